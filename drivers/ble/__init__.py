@@ -1,0 +1,1 @@
+"""Bluetooth LE devices, one family a module."""

@@ -1,0 +1,204 @@
+"""The records that every driver emits and every later stage passes on.
+
+After ISO/IEEE 11073-10206 (one header, few value shapes) and BICEPS (validity, generation mode). Records are
+frozen. Times are integer nanoseconds of the hub's CLOCK_BOOTTIME, handed in by the caller: nothing here reads a
+clock. No number travels without its code and its unit; what is missing is said, never filled in.
+"""
+
+import sys
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+
+from drivers.assigned import BodySite, Code, Unit
+
+
+class Special(StrEnum):
+    """What stands in a number's place when there is no number (11073-20601 special values, and unknown)."""
+
+    NOT_A_NUMBER = "nan"
+    NOT_AT_THIS_RESOLUTION = "nres"
+    POSITIVE_INFINITY = "+inf"
+    NEGATIVE_INFINITY = "-inf"
+    UNKNOWN = "unknown"
+
+
+class Validity(StrEnum):
+    """How far a value may be trusted (BICEPS MeasurementValidity)."""
+
+    VALID = "valid"
+    QUESTIONABLE = "questionable"
+    ONGOING = "ongoing"
+    CALIBRATING = "calibrating"
+    INVALID = "invalid"
+
+
+class Mode(StrEnum):
+    """Where a value comes from (BICEPS GenerationMode). Simulated data says so in every record."""
+
+    REAL = "real"
+    TEST = "test"
+    DEMO = "demo"
+
+
+class Origin(StrEnum):
+    """Who determined a value: the device, or the hub from the device's samples."""
+
+    DEVICE = "device"
+    HUB = "hub"
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Validity, generation mode, a signal-quality index from 0 to 1, and a reason where validity needs one."""
+
+    validity: Validity = Validity.VALID
+    mode: Mode = Mode.REAL
+    sqi: float | None = None
+    reason: str | None = None
+
+
+GOOD = Quality()
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A number exactly as it was determined (Decimal keeps 2 apart from 2.0), or what stands in its place."""
+
+    value: Decimal | Special
+    unit: Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Compound:
+    """Quantities determined together, which never part (systolic, diastolic, mean)."""
+
+    parts: tuple[tuple[Code, Quantity], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleArray:
+    """Equidistant samples of one signal, without a hole: a missing sample ends the array.
+
+    The real value of sample n is `scale * samples()[n] + offset` in `unit`. The first sample's time is the
+    observation's `determined_at_ns`.
+
+    Attributes:
+        data: samples as little-endian two's complement integers of `width` bytes each.
+        width: 2 or 4.
+        period_ns: time between two samples.
+    """
+
+    data: bytes
+    width: int
+    period_ns: int
+    unit: Unit
+    scale: Decimal = Decimal(1)
+    offset: Decimal = Decimal(0)
+
+    @classmethod
+    def of(
+        cls,
+        samples: Iterable[int],
+        *,
+        period_ns: int,
+        unit: Unit,
+        scale: Decimal = Decimal(1),
+        width: int = 4,
+    ) -> "SampleArray":
+        """Packs integers. Raises OverflowError when one does not fit the width."""
+        packed = array("h" if width == 2 else "i", samples)
+        if sys.byteorder == "big":
+            packed.byteswap()
+        return cls(packed.tobytes(), width, period_ns, unit, scale)
+
+    def samples(self) -> "array[int]":
+        """The samples as integers, in order."""
+        unpacked = array("h" if self.width == 2 else "i", self.data)
+        if sys.byteorder == "big":
+            unpacked.byteswap()
+        return unpacked
+
+    def __len__(self) -> int:
+        return len(self.data) // self.width
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """One code out of a nomenclature, as a value."""
+
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bits:
+    """A set of flags, and which of them the device supports: an unsupported bit says nothing."""
+
+    set_bits: int
+    supported: int
+
+
+Value = Quantity | Compound | SampleArray | Coded | Bits
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One determined value: what, how much, when, how well, by whom.
+
+    Attributes:
+        determined_at_ns: CLOCK_BOOTTIME of the hub; for a SampleArray, of its first sample.
+        device_time: the device's own time exactly as it sent it, if it sent one.
+    """
+
+    code: Code
+    value: Value
+    determined_at_ns: int
+    quality: Quality = GOOD
+    origin: Origin = Origin.DEVICE
+    device_time: str | None = None
+    body_site: BodySite | None = None
+
+
+class EventKind(StrEnum):
+    """What can happen to a device, a stream or the hub itself."""
+
+    STARTED = "started"
+    STOPPED = "stopped"
+    CONNECTED = "connected"
+    LOST = "lost"
+    MALFORMED = "malformed"
+    GAP = "gap"
+    CLOCK = "clock"
+    CONFIGURATION = "configuration"
+    EVICTED = "evicted"
+    FAULT = "fault"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened. A gap names what is missing; nothing accepted is lost without one.
+
+    Attributes:
+        at_ns: CLOCK_BOOTTIME when it was noticed.
+        reason: a stable token for machines ("resync", "hub_restart").
+        text: what, got, expected, for people. Never patient data.
+        data: the bytes in hand, for a malformed frame.
+        code: the signal concerned, if it is one signal.
+        from_ns, until_ns: the span concerned; None where it is not known.
+        lost: how many samples or records are missing; None where it is not known.
+    """
+
+    kind: EventKind
+    at_ns: int
+    reason: str
+    text: str = ""
+    data: bytes = b""
+    code: Code | None = None
+    from_ns: int | None = None
+    until_ns: int | None = None
+    lost: int | None = None
+
+
+Record = Observation | Event

@@ -1,0 +1,1 @@
+"""Serial devices, one family a module."""

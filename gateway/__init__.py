@@ -1,0 +1,1 @@
+"""The hub: everything with I/O. Imports `drivers`; never imports the simulator."""
