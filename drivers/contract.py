@@ -115,6 +115,15 @@ class Verified(StrEnum):
     CAPTURE = "capture"
 
 
+class Integrity(StrEnum):
+    """What protects a packet on its way. With framing alone, a flipped bit inside a packet cannot be seen."""
+
+    FRAMING = "framing"
+    CHECKSUM = "checksum"
+    LINK = "link"
+    """The radio link's own CRC: what arrives is what was sent."""
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
     """A setting that a driver takes from the device's table in the configuration.
@@ -142,6 +151,7 @@ class Driver:
         codes: every code the session may emit.
         buffer_bytes: the most bytes a session keeps between two calls.
         silence_ns: a link that brings nothing for this long is dead, whatever the transport says.
+        continuous: the device measures all the time, so that every time without data is a gap.
     """
 
     name: str
@@ -150,7 +160,9 @@ class Driver:
     session: Callable[[Mapping[str, object]], Session]
     codes: frozenset[Code]
     verified: Verified
+    integrity: Integrity
     source: str
     buffer_bytes: int
     silence_ns: int
     options: tuple[Option, ...] = field(default=())
+    continuous: bool = True

@@ -160,6 +160,13 @@ class Observation:
     device_time: str | None = None
     body_site: BodySite | None = None
 
+    @property
+    def ends_ns(self) -> int:
+        """Up to when the observation speaks: the end of its last sample, or the moment of its value."""
+        if isinstance(self.value, SampleArray):
+            return self.determined_at_ns + len(self.value) * self.value.period_ns
+        return self.determined_at_ns
+
 
 class EventKind(StrEnum):
     """What can happen to a device, a stream or the hub itself."""

@@ -9,7 +9,17 @@ from decimal import Decimal
 
 from drivers import assigned
 from drivers.assigned import BodySite, Code, Unit
-from drivers.contract import BleLink, Driver, Malformed, Output, Read, Resume, Subscribe, Verified
+from drivers.contract import (
+    BleLink,
+    Driver,
+    Integrity,
+    Malformed,
+    Output,
+    Read,
+    Resume,
+    Subscribe,
+    Verified,
+)
 from drivers.model import GOOD, Observation, Quality, Quantity, Special, Validity
 from drivers.numbers import Fields
 
@@ -150,6 +160,7 @@ DRIVER = Driver(
         }
     ),
     verified=Verified.VECTORS,
+    integrity=Integrity.LINK,
     source="Bluetooth GATT Specification Supplement 0x2A37, 0x2A38, 0x2A19",
     buffer_bytes=0,
     silence_ns=10 * NS_PER_S,

@@ -14,7 +14,16 @@ from fractions import Fraction
 from functools import partial
 
 from drivers.assigned import Code, Unit
-from drivers.contract import Driver, Malformed, Option, Output, Resume, SerialLink, Verified
+from drivers.contract import (
+    Driver,
+    Integrity,
+    Malformed,
+    Option,
+    Output,
+    Resume,
+    SerialLink,
+    Verified,
+)
 from drivers.framing import Framer, Junk
 from drivers.model import (
     GOOD,
@@ -326,8 +335,9 @@ def _driver(board: Board) -> Driver:
         session=partial(OpenViewSession, board),
         codes=frozenset(codes),
         verified=Verified.VECTORS,
+        integrity=Integrity.FRAMING,
         source="the board's firmware, as published by ProtoCentral",
-        buffer_bytes=16 * 1024,
+        buffer_bytes=8 * 1024,
         silence_ns=3 * NS_PER_S,
         options=_options(board),
     )

@@ -1,0 +1,208 @@
+"""From the links to the journal: one bounded queue, the conditioner, and the commits.
+
+The queue is the only place where records wait in memory, and it is short. What waits longer waits on disk.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from drivers.model import Event, EventKind, Mode, Observation, Record
+from gateway.clock import Clock, ClockReading
+from gateway.journal.entry import Stream, stream_of
+
+QUEUE_RECORDS = 1024
+COMMIT_NS = 1_000_000_000
+COMMIT_BYTES = 65_536
+CLOCK_STEP_NS = 50_000_000
+"""A wall clock that moved this far against CLOCK_BOOTTIME since the last commit has been set."""
+NS_PER_S = 1_000_000_000
+
+
+class Store(Protocol):
+    """What the intake needs of the journal."""
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes appended and not yet committed."""
+        ...
+
+    def append(self, device: str, record: Record, subject: str | None = None) -> int:
+        """Takes a record into memory."""
+        ...
+
+    def commit(self) -> None:
+        """Makes what was appended durable. Blocks."""
+        ...
+
+
+class Conditions(Protocol):
+    """What the intake needs of the conditioner."""
+
+    def process(self, device: str, record: Record) -> Iterable[Record]:
+        """The record itself, and what follows from it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    device: str
+    subject: str | None
+    record: Record | None
+    done: "asyncio.Future[None] | None" = None
+
+
+class Intake:
+    """The one writer of the journal."""
+
+    def __init__(
+        self,
+        store: Store,
+        conditioner: Conditions,
+        clock: Clock,
+        *,
+        mode: Mode,
+        committed: Callable[[], Iterable[Event]],
+    ) -> None:
+        """Takes its neighbours.
+
+        Args:
+            store: the journal.
+            conditioner: derives records from records.
+            clock: decides when to commit.
+            mode: stands in every observation unless it is "real".
+            committed: called after each commit; wakes the uplink, and returns what the commit brought about.
+        """
+        self._store = store
+        self._conditioner = conditioner
+        self._clock = clock
+        self._mode = mode
+        self._committed = committed
+        self._queue: asyncio.Queue[_Item] = asyncio.Queue(QUEUE_RECORDS)
+        self._waiting: list[asyncio.Future[None]] = []
+        self._commit_due_ns: int | None = None
+        self._last_reading: ClockReading | None = None
+        self._closing = False
+
+    @property
+    def waiting_records(self) -> int:
+        """Records in the queue now."""
+        return self._queue.qsize()
+
+    def sink(self, device: str, subject: str | None) -> "DeviceSink":
+        """Where the link of one device puts its records."""
+        return DeviceSink(self, device, subject)
+
+    async def put(self, device: str, record: Record, subject: str | None = None) -> None:
+        """Takes a record; waits while the queue is full."""
+        await self._queue.put(_Item(device, subject, record))
+
+    async def durable(self) -> None:
+        """Returns when everything put before is committed."""
+        done = asyncio.get_running_loop().create_future()
+        await self._queue.put(_Item("", None, None, done))
+        await done
+
+    async def close(self) -> None:
+        """Commits everything put before, and lets `run` return."""
+        self._closing = True
+        await self.durable()
+
+    async def run(self) -> None:
+        """Writes until `close`. A journal that cannot be written ends it with the journal's own error."""
+        while True:
+            item = await self._next()
+            urgent = False
+            while item is not None:
+                urgent = self._accept(item) or urgent
+                if urgent or self._store.pending_bytes >= COMMIT_BYTES or self._queue.empty():
+                    break
+                item = self._queue.get_nowait()
+            if urgent or self._due():
+                await self._commit()
+            if self._closing and self._queue.empty() and not self._waiting:
+                return
+
+    async def _next(self) -> _Item | None:
+        """The next item; None when a commit is due first."""
+        if self._commit_due_ns is None:
+            return await self._queue.get()
+        wait_s = max(0, self._commit_due_ns - self._clock.boottime_ns()) / NS_PER_S
+        try:
+            async with asyncio.timeout(wait_s):
+                return await self._queue.get()
+        except TimeoutError:
+            return None
+
+    def _accept(self, item: _Item) -> bool:
+        """Appends what follows from an item; True when it must not wait for the next commit."""
+        if item.record is None:
+            if item.done is not None:
+                self._waiting.append(item.done)
+            return True
+        urgent = False
+        for record in self._conditioner.process(item.device, item.record):
+            self._store.append(item.device, self._stamped(record), item.subject)
+            urgent = urgent or stream_of(record) is Stream.ALARM
+        if self._commit_due_ns is None:
+            self._commit_due_ns = self._clock.boottime_ns() + COMMIT_NS
+        return urgent
+
+    def _stamped(self, record: Record) -> Record:
+        if self._mode is Mode.REAL or not isinstance(record, Observation):
+            return record
+        return replace(record, quality=replace(record.quality, mode=self._mode))
+
+    def _due(self) -> bool:
+        if self._store.pending_bytes >= COMMIT_BYTES:
+            return True
+        return self._commit_due_ns is not None and self._clock.boottime_ns() >= self._commit_due_ns
+
+    async def _commit(self) -> None:
+        for event in self._clock_events():
+            self._store.append("", event)
+        self._commit_due_ns = None
+        waiting, self._waiting = self._waiting, []
+        await asyncio.to_thread(self._store.commit)
+        for done in waiting:
+            if not done.done():
+                done.set_result(None)
+        for event in self._committed():
+            self._store.append("", event)
+            self._commit_due_ns = self._clock.boottime_ns() + COMMIT_NS
+
+    def _clock_events(self) -> Iterable[Event]:
+        """A clock-map event when the wall clock was set, or became synchronised, since the last commit."""
+        reading, last = self._clock.read(), self._last_reading
+        self._last_reading = reading
+        if last is None:
+            return
+        step_ns = reading.wall_ns - last.wall_of(reading.boottime_ns)
+        if abs(step_ns) >= CLOCK_STEP_NS or reading.state is not last.state:
+            text = f"wall clock moved by {step_ns} ns, {last.state} to {reading.state}"
+            yield Event(
+                EventKind.CLOCK,
+                reading.boottime_ns,
+                reading.state.value,
+                text,
+                from_ns=last.boottime_ns,
+                until_ns=reading.boottime_ns,
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSink:
+    """A link's view of the intake: its device's name is on every record."""
+
+    intake: Intake
+    device: str
+    subject: str | None
+
+    async def put(self, record: Record) -> None:
+        """See `gateway.link.Sink`."""
+        await self.intake.put(self.device, record, self.subject)
+
+    async def durable(self) -> None:
+        """See `gateway.link.Sink`."""
+        await self.intake.durable()

@@ -1,0 +1,1 @@
+"""The encrypted segment log: everything the hub accepted and has not yet delivered, safe against power cuts."""

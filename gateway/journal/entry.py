@@ -1,0 +1,71 @@
+"""What goes into the journal and comes out of it: entries in streams, in batches that never change."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from drivers.model import Event, EventKind, Observation, Record, SampleArray
+from gateway.clock import ClockReading
+
+
+class Stream(StrEnum):
+    """The four logs, in the order in which they are sent.."""
+
+    ALARM = "alarm"
+    VITALS = "vitals"
+    WAVEFORM = "waveform"
+    AUDIT = "audit"
+
+
+def stream_of(record: Record) -> Stream:
+    """Which log a record belongs into: gaps and faults travel with the alarms, so that they arrive first."""
+    match record:
+        case Observation(value=SampleArray()):
+            return Stream.WAVEFORM
+        case Observation():
+            return Stream.VITALS
+        case Event(kind=EventKind.GAP | EventKind.FAULT | EventKind.EVICTED | EventKind.LOST):
+            return Stream.ALARM
+        case Event():
+            return Stream.AUDIT
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A record with its identity. `device` is "" for a record about the hub itself.
+
+    Attributes:
+        sequence: its number in its stream, from 1, without a hole. It, not the time, is the identity.
+    """
+
+    sequence: int
+    device: str
+    record: Record
+    subject: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What was committed together: durable, and the same bytes for ever.
+
+    Attributes:
+        epoch: names the life of this journal; sequence numbers of two epochs are not comparable.
+        boot_id: the boot that all boottimes in it belong to.
+        clock: both clocks at the commit, which turn boottimes into wall time.
+    """
+
+    hub: str
+    stream: Stream
+    epoch: str
+    boot_id: str
+    clock: ClockReading
+    entries: tuple[Entry, ...]
+
+    @property
+    def first_sequence(self) -> int:
+        """The sequence number of the first entry."""
+        return self.entries[0].sequence
+
+    @property
+    def last_sequence(self) -> int:
+        """The sequence number of the last entry."""
+        return self.entries[-1].sequence

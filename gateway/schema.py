@@ -1,0 +1,65 @@
+"""The JSON Schemas of the two configuration files, made from the same keys that the program reads."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from drivers.contract import Driver
+from gateway.config import (
+    BROKER_KEYS,
+    JOURNAL_KEYS,
+    VERIFY_KEY,
+    device_keys,
+    hub_keys,
+    receiver_keys,
+    tls_keys,
+)
+from gateway.tables import schema_of
+
+
+def _broker_schema() -> dict[str, object]:
+    tls = {
+        **schema_of(tls_keys(Path())),
+        "description": "mutual TLS; without it the host must be this machine",
+    }
+    return schema_of(BROKER_KEYS, {"tls": tls})
+
+
+def schema(drivers: Mapping[str, Driver]) -> dict[str, object]:
+    """The JSON Schema of the hub's configuration file."""
+    here = Path()
+    devices = []
+    for driver in drivers.values():
+        form = schema_of(device_keys(here, driver))
+        properties = form["properties"]
+        if isinstance(properties, dict):
+            properties["driver"] = {"const": driver.name, "description": driver.title}
+        devices.append(form)
+    root = schema_of(
+        (),
+        {
+            "hub": schema_of(hub_keys(here)),
+            "broker": _broker_schema(),
+            "journal": schema_of(JOURNAL_KEYS),
+            "device": {"type": "array", "items": {"oneOf": devices}},
+        },
+    )
+    return _headed(root, "Wardlink hub", ["hub", "broker"])
+
+
+def receiver_schema() -> dict[str, object]:
+    """The JSON Schema of the receiver's configuration file."""
+    hubs = {"type": "object", "additionalProperties": VERIFY_KEY.schema, "minProperties": 1}
+    root = schema_of(
+        (),
+        {"receiver": schema_of(receiver_keys(Path())), "broker": _broker_schema(), "hubs": hubs},
+    )
+    return _headed(root, "Wardlink receiver", ["receiver", "broker", "hubs"])
+
+
+def _headed(root: dict[str, object], title: str, required: list[str]) -> dict[str, object]:
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": title,
+        **root,
+        "required": required,
+    }
