@@ -92,14 +92,14 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class ReceiverConfig:
-    """Everything that `wardlink receive` needs to know. `hubs`: each hub's Ed25519 verify key."""
+    """Everything that `wardlink receive` needs to know. `hubs`: each hub's Ed25519 verify key in base64."""
 
     id: str
     tenant: str
     state_dir: Path
     output_file: Path
     broker: Broker
-    hubs: Mapping[str, bytes]
+    hubs: Mapping[str, str]
 
 
 NAME = text("1 to 64 of A-Z a-z 0-9 . _ -", r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -109,7 +109,7 @@ ADDRESS = text(
 HOST = text("a host name or an IP address", r"[A-Za-z0-9.:_-]{1,253}")
 
 
-def _verify_key(value: object) -> bytes:
+def _verify_key(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError  # noqa: TRY004 - one kind of error for every wrong value
     try:
@@ -118,7 +118,7 @@ def _verify_key(value: object) -> bytes:
         raise ValueError from error
     if len(key) != 32:
         raise ValueError
-    return key
+    return value
 
 
 VERIFY_KEY = Kind(

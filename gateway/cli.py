@@ -1,0 +1,288 @@
+"""The command `wardlink`. Exit status: 0 done, 1 it failed, 2 the configuration or the call is wrong."""
+
+import argparse
+import asyncio
+import json
+import logging
+import random
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import drivers
+import gateway
+from drivers import registry
+from drivers.contract import BleLink, Driver
+from gateway import schema, status, view
+from gateway.clock import SystemClock
+from gateway.config import Config, load, load_receiver
+from gateway.journal.errors import JournalError
+from gateway.receiver.receive import Receiver
+from gateway.tables import ConfigError
+
+log = logging.getLogger(__name__)
+
+OK, FAILED, USAGE = 0, 1, 2
+DEFAULT_CONFIG = Path("/etc/wardlink/wardlink.toml")
+
+
+def same_root() -> bool:
+    """Both packages come from one installation: another distribution may have overwritten one of them."""
+    roots = {Path(package.__path__[0]).resolve().parent for package in (drivers, gateway)}
+    return len(roots) == 1
+
+
+def _config(path: Path) -> Config:
+    return load(path, registry.all_drivers())
+
+
+def _complain(path: Path, error: ConfigError) -> None:
+    count = len(error.faults)
+    print(f"{path}: {count} fault{'s' if count > 1 else ''}", file=sys.stderr)
+    for fault in error.faults:
+        print(f"  {fault}", file=sys.stderr)
+
+
+def _serve(main: Callable[[asyncio.Event], Coroutine[object, object, None]]) -> None:
+    """Runs until SIGINT or SIGTERM, which end it in order."""
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await main(stop)
+
+    asyncio.run(serve())
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the hub."""
+    config = _config(arguments.config)
+    # Imported here: the kernels compile at import, and no other command needs them.
+    from gateway.app import App  # noqa: PLC0415
+
+    _serve(App(config).run)
+    return OK
+
+
+def receive(arguments: argparse.Namespace) -> int:
+    """Receive from the broker, prove that nothing is missing, write JSON lines."""
+    config = load_receiver(arguments.config)
+    config.state_dir.mkdir(parents=True, exist_ok=True)
+    receiver = Receiver(
+        config.broker,
+        config.tenant,
+        config.hubs,
+        SystemClock(),
+        lines_file=config.output_file,
+        state_file=config.state_dir / "received.json",
+        client_id=f"wardlink-receiver-{config.tenant}-{config.id}",
+        rng=random.SystemRandom(),
+    )
+
+    async def until(stop: asyncio.Event) -> None:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(receiver.run())
+            await stop.wait()
+            task.cancel()
+
+    _serve(until)
+    report = receiver.report()
+    log.info(
+        "receiver: %d entries, %d repeats removed, %d open gaps",
+        report.entries,
+        report.repeats,
+        report.open_gaps,
+    )
+    return OK
+
+
+def show_status(arguments: argparse.Namespace) -> int:
+    """Show what the running hub does."""
+    runtime_dir = arguments.runtime_dir or _config(arguments.config).hub.runtime_dir
+    try:
+        state = status.fetch(runtime_dir / status.NAME)
+    except status.NoStatus as error:
+        print(f"wardlink: {error}", file=sys.stderr)
+        return FAILED
+    print(json.dumps(state, indent=2) if arguments.json else view.state(state))
+    return OK
+
+
+def list_drivers(arguments: argparse.Namespace) -> int:
+    """List the drivers and how each was verified."""
+    rows = [_driver(driver) for driver in registry.all_drivers().values()]
+    if arguments.json:
+        print(json.dumps(rows, indent=2))
+        return OK
+    columns = ("name", "title", "link", "verified", "integrity", "options")
+    shown = [[_cell(row[column]) for column in columns] for row in rows]
+    print(view.table(("driver", "devices", "link", "verified by", "integrity", "options"), shown))
+    print(
+        "\nverified by capture: proved against bytes of real devices; vectors: against byte vectors worked from the"
+        "\nstandard or the firmware; simulator: against our simulator only. Anything but capture is unverified."
+        "\nintegrity framing: the protocol has no checksum, a flipped bit inside a packet cannot be seen."
+    )
+    return OK
+
+
+def _cell(value: object) -> str:
+    return ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)
+
+
+def _driver(driver: Driver) -> dict[str, object]:
+    link = driver.link
+    is_ble = isinstance(link, BleLink)
+    line = "Bluetooth LE" if isinstance(link, BleLink) else f"serial {link.baud} 8N1"
+    return {
+        "name": driver.name,
+        "title": driver.title,
+        "link": line,
+        "services": list(link.services) if isinstance(link, BleLink) else [],
+        "found_by": "address" if is_ble else "port",
+        "verified": driver.verified,
+        "integrity": driver.integrity,
+        "source": driver.source,
+        "codes": sorted(driver.codes),
+        "options": [f"{o.name}{' (required)' if o.required else ''}" for o in driver.options],
+    }
+
+
+def check_config(arguments: argparse.Namespace) -> int:
+    """Check a configuration file; every fault is listed."""
+    if arguments.schema:
+        made = (
+            schema.receiver_schema()
+            if arguments.receiver
+            else schema.hub_schema(registry.all_drivers())
+        )
+        print(json.dumps(made, indent=2))
+        return OK
+    try:
+        loaded = (
+            load_receiver(arguments.config) if arguments.receiver else _config(arguments.config)
+        )
+    except ConfigError as error:
+        if arguments.json:
+            faults = [{"key": f.key, "got": f.got, "expected": f.expected} for f in error.faults]
+            print(json.dumps({"ok": False, "faults": faults}, indent=2))
+        else:
+            _complain(arguments.config, error)
+        return USAGE
+    devices = len(loaded.devices) if isinstance(loaded, Config) else len(loaded.hubs)
+    noun = "devices" if isinstance(loaded, Config) else "hubs"
+    if arguments.json:
+        print(json.dumps({"ok": True, "faults": [], noun: devices}, indent=2))
+    else:
+        print(f"{arguments.config}: no faults, {devices} {noun}")
+    return OK
+
+
+def show_key(arguments: argparse.Namespace) -> int:
+    """Print the hub's verify key, which its receiver needs; makes the hub's keys at the first call."""
+    import base64  # noqa: PLC0415
+
+    from gateway.journal.keys import HubKey  # noqa: PLC0415
+
+    hub = _config(arguments.config).hub
+    hub.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    key = HubKey.load_or_create(hub.state_dir / "hub.key")
+    text = base64.b64encode(key.verify_key).decode("ascii")
+    print(json.dumps({"hub": hub.id, "verify_key": text}) if arguments.json else text)
+    return OK
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One subcommand: what it does, and which of the shared options it takes."""
+
+    name: str
+    call: Callable[[argparse.Namespace], int]
+    config: str = ""
+    as_json: bool = False
+
+
+COMMANDS = (
+    Command("run", run, "the hub's configuration"),
+    Command("receive", receive, "the receiver's configuration"),
+    Command(
+        "status",
+        show_status,
+        "the hub's configuration, which says where its socket is",
+        as_json=True,
+    ),
+    Command("drivers", list_drivers, as_json=True),
+    Command("check-config", check_config, "the file to check", as_json=True),
+    Command("key", show_key, "the hub's configuration", as_json=True),
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="wardlink",
+        description="An edge gateway for connected medical devices: collects, keeps, and proves delivery.",
+        epilog="Exit status: 0 done, 1 it failed, 2 the configuration or the call is wrong.",
+    )
+    top.add_argument("--version", action="version", version=f"wardlink {version('wardlink')}")
+    top.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        default="info",
+        help="how much to log on standard error (default: info); never patient data",
+    )
+    commands = top.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    for row in COMMANDS:
+        text = row.call.__doc__ or ""
+        sub = commands.add_parser(row.name, help=text, description=text)
+        sub.set_defaults(call=row.call)
+        if row.config:
+            sub.add_argument(
+                "--config",
+                type=Path,
+                default=DEFAULT_CONFIG,
+                metavar="FILE",
+                help=f"{row.config} (default: {DEFAULT_CONFIG})",
+            )
+        if row.as_json:
+            sub.add_argument("--json", action="store_true", help="print JSON for machines")
+        if row.name == "status":
+            sub.add_argument(
+                "--runtime-dir",
+                type=Path,
+                metavar="DIR",
+                help="ask the hub whose socket is here instead",
+            )
+        if row.name == "check-config":
+            sub.add_argument("--receiver", action="store_true", help="the file is a receiver's")
+            sub.add_argument("--schema", action="store_true", help="print the JSON Schema instead")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status."""
+    arguments = parser().parse_args(argv)
+    logging.basicConfig(
+        level=arguments.log_level.upper(),
+        stream=sys.stderr,
+        format="%(levelname).1s %(name)s: %(message)s",
+    )
+    if not same_root():
+        print(
+            "wardlink: the packages drivers and gateway come from two places; another distribution has overwritten"
+            " one of them. Install wardlink into an environment of its own.",
+            file=sys.stderr,
+        )
+        return FAILED
+    try:
+        call: Callable[[argparse.Namespace], int] = arguments.call
+        return call(arguments)
+    except ConfigError as error:
+        _complain(arguments.config, error)
+        return USAGE
+    except (JournalError, registry.DriverConflict) as error:
+        print(f"wardlink: {error}", file=sys.stderr)
+        return FAILED

@@ -1,0 +1,79 @@
+"""Records between `append` and `commit`: in memory, numbered, bounded in bytes. No I/O."""
+
+from dataclasses import dataclass
+from threading import Lock
+
+from gateway.journal.entry import Stream
+from gateway.journal.errors import JournalError, JournalFull
+from gateway.journal.log import Chunk
+from gateway.journal.records import join
+
+PENDING_BYTES = 4_194_304
+"""Most encoded bytes between `append` and `commit`: four minutes of ten devices, or a disk that hangs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A record that is numbered and not durable yet."""
+
+    device: str
+    at_ns: int
+    data: bytes
+
+
+class Buffer:
+    """A record stays in it until it is durable, so a failed commit loses nothing."""
+
+    def __init__(self, lock: Lock, frame_bytes: int, following: dict[Stream, int]) -> None:
+        """Takes the most bytes of records in a frame, and each stream's next sequence number."""
+        self._lock = lock
+        self._frame_bytes = frame_bytes
+        self._next = following
+        self._items: dict[Stream, list[Pending]] = {stream: [] for stream in Stream}
+        self.size_bytes = 0
+        """Encoded bytes in it."""
+
+    def add(self, stream: Stream, item: Pending) -> int:
+        """Numbers a record and keeps it. Raises JournalFull, or JournalError when it is larger than a frame."""
+        size = len(item.data)
+        if size > self._frame_bytes:
+            raise JournalError(
+                f"record of {item.device!r}: got {size} bytes, expected at most"
+                f" {self._frame_bytes}; split it"
+            )
+        with self._lock:
+            if self.size_bytes + size > PENDING_BYTES:
+                raise JournalFull(
+                    f"journal: {self.size_bytes} of {PENDING_BYTES} bytes wait for a commit;"
+                    " commit, or look at the disk"
+                )
+            self._items[stream].append(item)
+            self.size_bytes += size
+            sequence = self._next[stream]
+            self._next[stream] += 1
+            return sequence
+
+    def chunks(self, stream: Stream) -> list[Chunk]:
+        """What is in it now, in order, cut into frames."""
+        with self._lock:
+            items = self._items[stream][:]
+        chunks: list[Chunk] = []
+        group: list[bytes] = []
+        size = 0
+        for item in items:
+            if size + len(item.data) > self._frame_bytes:
+                chunks.append(Chunk(len(group), join(group)))
+                group, size = [], 0
+            group.append(item.data)
+            size += len(item.data)
+        if group:
+            chunks.append(Chunk(len(group), join(group)))
+        return chunks
+
+    def remove(self, stream: Stream, count: int) -> list[Pending]:
+        """Takes the oldest records out: they are durable."""
+        with self._lock:
+            taken = self._items[stream][:count]
+            del self._items[stream][:count]
+            self.size_bytes -= sum(len(item.data) for item in taken)
+        return taken

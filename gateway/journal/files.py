@@ -1,0 +1,65 @@
+"""Segment files by name, and their bytes, whatever state they are in."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.journal.scan import find_header
+from gateway.journal.segment import BLOCK_BYTES, SegmentHeader, parse_header
+from gateway.journal.storage import File, Storage
+
+_NAME = re.compile(r"([0-9a-f]{8})-([0-9a-f]{16})\.seg")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A segment file, as its name says it: no header needs to be read to find a sequence number."""
+
+    number: int
+    first_sequence: int
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return f"{self.number:08x}-{self.first_sequence:016x}.seg"
+
+
+def places_in(storage: Storage, directory: Path) -> list[Place]:
+    """The segments in a stream's directory, oldest first."""
+    found = (_NAME.fullmatch(name) for name in sorted(storage.list(directory)))
+    return [Place(int(match[1], 16), int(match[2], 16)) for match in found if match]
+
+
+def read_segment(storage: Storage, path: Path) -> bytes:
+    """A whole segment file. Blocks that the disk cannot read are zeros: each costs its frame and no more."""
+    try:
+        with storage.open(path) as file:
+            size = storage.size(path)
+            try:
+                return file.pread(size, 0)
+            except OSError:
+                return b"".join(_block(file, offset) for offset in range(0, size, BLOCK_BYTES))
+    except FileNotFoundError:
+        return b""
+
+
+def _block(file: File, offset: int) -> bytes:
+    try:
+        return file.pread(BLOCK_BYTES, offset)
+    except OSError:
+        return bytes(BLOCK_BYTES)
+
+
+def newest_header(storage: Storage, directory: Path) -> SegmentHeader | None:
+    """The header of the newest segment in a stream's directory that has one."""
+    for place in reversed(places_in(storage, directory)):
+        if header := find_header(read_segment(storage, directory / place.name)):
+            return header
+    return None
+
+
+def first_header(storage: Storage, path: Path) -> SegmentHeader | None:
+    """What a file says it is, or was, by its first block."""
+    with storage.open(path) as file:
+        parsed = parse_header(_block(file, 0))
+    return parsed[0] if parsed else None

@@ -1,0 +1,391 @@
+"""One stream's log: a row of segments, the newest of which may be open for writing. No policy, no buffers.
+
+Writing (commit, recycle, evict) is for one thread at a time; `read` may go on beside it. The lock is held only
+to look at or change what is in memory, never during I/O.
+"""
+
+import errno
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+
+from gateway.clock import ClockReading
+from gateway.journal.entry import Batch, Entry, Stream
+from gateway.journal.errors import JournalError
+from gateway.journal.files import Place, places_in, read_segment
+from gateway.journal.keys import HubKey
+from gateway.journal.pool import Pool
+from gateway.journal.records import decode_batch
+from gateway.journal.scan import Contents, Damage, scan
+from gateway.journal.segment import (
+    BLOCK_BYTES,
+    TAG_BYTES,
+    Cipher,
+    FrameHeader,
+    SegmentHeader,
+    frame_size,
+    frame_tag,
+    new_cipher,
+    open_cipher,
+)
+from gateway.journal.storage import File, Storage
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What is the same in every segment that a process writes."""
+
+    hub: str
+    epoch: bytes
+    boot_id: str
+    algorithm: int
+    segment_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Records that become one frame."""
+
+    count: int
+    plaintext: bytes
+
+
+@dataclass(slots=True)
+class _Active:
+    """The segment that this process writes. `contents` lists only what is durable."""
+
+    place: Place
+    file: File
+    cipher: Cipher
+    contents: Contents
+    block: int = 1
+
+
+class StreamLog:
+    """Frames in, batches out, in the order of their sequence numbers."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        directory: Path,
+        identity: Identity,
+        *,
+        key: HubKey,
+        storage: Storage,
+        pool: Pool,
+        lock: Lock,
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        self.stream = stream
+        self._directory = directory
+        self._identity = identity
+        self._key = key
+        self._readers: tuple[X25519PublicKey, ...] = (key.public,)
+        self._storage = storage
+        self._pool = pool
+        self._lock = lock
+        self._entropy = entropy
+        self._places: list[Place] = []
+        self._active: _Active | None = None
+        self._last_tag = bytes(TAG_BYTES)
+        self._scanned: tuple[Place, Contents] | None = None
+        self._opened: tuple[Place, Cipher] | None = None
+        self._damage: list[Damage] = []
+        self._named: set[tuple[int, int]] = set()
+        self.high_water = 0
+        """The last durable sequence number."""
+        self.last_frame: FrameHeader | None = None
+        """The newest whole frame."""
+
+    def recover(self, floor: int) -> None:
+        """Finds the end of the log. `floor` is a sequence number that is known to have been reached."""
+        self._places = places_in(self._storage, self._directory)
+        end = 1
+        if self._places:
+            contents = self._scan(self._places[-1], None)
+            end = contents.end
+            self._last_tag = contents.last_tag or self._last_tag
+            self.last_frame = contents.frames[-1] if contents.frames else None
+        if end <= floor:
+            self._note(Damage(self.stream, end, floor, "missing"))
+            end = floor + 1
+        self.high_water = end - 1
+
+    @property
+    def first_sequence(self) -> int:
+        """The oldest sequence number that is still on disk, or the next one to come."""
+        return self._places[0].first_sequence if self._places else self.high_water + 1
+
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers of the segments that hold this log."""
+        return [place.number for place in self._places]
+
+    def read(self, after: int) -> Batch | None:
+        """The batch with sequence `after + 1`, or the next one behind it that can be read. None at the end."""
+        want = after + 1
+        while True:
+            with self._lock:
+                if want > self.high_water or not self._places:
+                    return None
+                after_it = bisect_right(self._places, want, key=lambda place: place.first_sequence)
+                at = max(after_it - 1, 0)
+                place, until = self._places[at], self._end_of(at) + 1
+                contents = self._contents(place)
+                frame = contents.find(want) if contents else None
+            if contents is None:
+                self._scanned = place, self._scan(place, until)
+            elif frame is None:
+                want = until
+            elif (batch := self._open(place, frame)) is not None:
+                return batch
+            elif self._holds(place):
+                want = frame.last_sequence + 1
+
+    def tail(self, boot_id: str, segments: int) -> Iterator[Batch]:
+        """The readable batches of one boot from the newest segments, newest first."""
+        newest = len(self._places) - 1
+        for at in range(newest, max(newest - segments, -1), -1):
+            place = self._places[at]
+            contents = self._scan(place, self._end_of(at) + 1)
+            for frame in reversed(contents.frames):
+                if frame.boot_id != boot_id:
+                    return
+                if batch := self._open(place, frame):
+                    yield batch
+
+    def commit(
+        self, chunks: list[Chunk], reading: ClockReading, make_room: Callable[[], bool]
+    ) -> None:
+        """Makes chunks durable, and takes out of the list those that are.
+
+        Raises:
+            JournalError: the disk failed in two segments one after the other; what is left in the list is not
+                durable.
+        """
+        failed = False
+        while chunks:
+            try:
+                done = self._commit_some(chunks, reading, make_room)
+            except OSError as error:
+                # After a failed write or fsync the kernel may have dropped the pages: no second try in this file.
+                self._seal()
+                if failed:
+                    raise JournalError(
+                        f"journal {self.stream}: the disk failed in two segments: {error}; check it"
+                    ) from error
+                failed = True
+            else:
+                del chunks[:done]
+
+    def _commit_some(
+        self, chunks: list[Chunk], reading: ClockReading, make_room: Callable[[], bool]
+    ) -> int:
+        """Writes what fits into the open segment, with one sync. Returns how many chunks that is."""
+        active = self._active
+        if active is None or not self._fits(active, chunks[0]):
+            self._seal()
+            active = self._active = self._new_segment(reading, make_room)
+        frames: list[FrameHeader] = []
+        tag, sequence = self._last_tag, self.high_water + 1
+        for chunk in chunks:
+            if not self._fits(active, chunk):
+                break
+            header = FrameHeader(
+                stream=self.stream,
+                algorithm=self._identity.algorithm,
+                epoch=self._identity.epoch,
+                segment=active.place.number,
+                block=active.block,
+                first_sequence=sequence,
+                count=chunk.count,
+                length=len(chunk.plaintext),
+                previous_tag=tag,
+                boot_id=self._identity.boot_id,
+                clock=reading,
+            )
+            frame, data = active.cipher.seal(header, chunk.plaintext)
+            active.block += frame.size // BLOCK_BYTES
+            active.file.pwrite(data, frame.offset)
+            tag, sequence = frame_tag(frame, data), frame.last_sequence + 1
+            frames.append(frame)
+        active.file.datasync()
+        with self._lock:
+            active.contents.frames += frames
+            active.contents.end = sequence
+            self.high_water, self._last_tag, self.last_frame = sequence - 1, tag, frames[-1]
+        return len(frames)
+
+    def _fits(self, active: _Active, chunk: Chunk) -> bool:
+        end = active.block * BLOCK_BYTES + frame_size(len(chunk.plaintext))
+        return end <= self._identity.segment_bytes - BLOCK_BYTES
+
+    def _new_segment(self, reading: ClockReading, make_room: Callable[[], bool]) -> _Active:
+        """A segment with a key of its own. It gets its name only when its header is durable."""
+        spare = self._pool.take(make_room)
+        number = self._places[-1].number + 1 if self._places else 1
+        place = Place(number, self.high_water + 1)
+        identity = self._identity
+        header = SegmentHeader(
+            hub=identity.hub,
+            stream=self.stream,
+            epoch=identity.epoch,
+            number=number,
+            first_sequence=place.first_sequence,
+            segment_bytes=identity.segment_bytes,
+            algorithm=identity.algorithm,
+            nonce_field=self._entropy(4),
+            previous_tag=self._last_tag,
+            boot_id=identity.boot_id,
+            clock=reading,
+        )
+        cipher, block = new_cipher(header, self._readers, self._entropy)
+        try:
+            file = self._storage.open(spare)
+            try:
+                file.pwrite(block, 0)
+                file.pwrite(block, identity.segment_bytes - BLOCK_BYTES)
+                file.datasync()
+                self._storage.rename(spare, self._directory / place.name)
+                # The spare name must be gone first: a file with two names would be used twice.
+                self._storage.sync_directory(spare.parent)
+                self._storage.sync_directory(self._directory)
+            except OSError:
+                file.close()
+                raise
+        except OSError:
+            self._pool.drop(spare)
+            raise
+        with self._lock:
+            self._places.append(place)
+        return _Active(place, file, cipher, Contents(end=place.first_sequence))
+
+    def _seal(self) -> None:
+        if self._active:
+            self._active.file.close()
+            self._active = None
+
+    def recycle(self, acknowledged: int) -> None:
+        """Gives segments wholly at or below a sequence number back. The newest stays: it holds the numbering."""
+        while len(self._places) > 1 and self._end_of(0) <= acknowledged:
+            self._give_back_oldest()
+
+    def evict(self, acknowledged: int) -> tuple[int, int] | None:
+        """Gives the oldest segment up, unless it is the only one. Returns the sequence numbers that it held."""
+        if len(self._places) < 2:
+            return None
+        first, last = self._places[0].first_sequence, self._end_of(0)
+        self._give_back_oldest()
+        return max(first, acknowledged + 1), last
+
+    def _give_back_oldest(self) -> None:
+        with self._lock:
+            place = self._places.pop(0)
+        self._pool.put(self._directory / place.name)
+
+    def close(self) -> None:
+        """Lets go of the open segment, which is never written again."""
+        self._seal()
+
+    def take_damage(self) -> list[Damage]:
+        """What was found unreadable since the last call. Each range is named once in the life of a process."""
+        with self._lock:
+            taken, self._damage = self._damage, []
+        return taken
+
+    def _note(self, damage: Damage) -> None:
+        span = damage.first_sequence, damage.last_sequence
+        with self._lock:
+            if span not in self._named:
+                self._named.add(span)
+                self._damage.append(damage)
+
+    def _end_of(self, at: int) -> int:
+        """The last sequence number of a segment: what follows begins behind it."""
+        following = at + 1
+        if following < len(self._places):
+            return self._places[following].first_sequence - 1
+        return self.high_water
+
+    def _holds(self, place: Place) -> bool:
+        with self._lock:
+            return place in self._places
+
+    def _contents(self, place: Place) -> Contents | None:
+        if self._active and self._active.place == place:
+            return self._active.contents
+        if self._scanned and self._scanned[0] == place:
+            return self._scanned[1]
+        return None
+
+    def _scan(self, place: Place, until: int | None) -> Contents:
+        identity = self._identity
+        segment = read_segment(self._storage, self._directory / place.name)
+        contents = scan(
+            segment, self.stream, identity.epoch, place.number, place.first_sequence, until
+        )
+        if self._holds(place):
+            for damage in contents.damage:
+                self._note(damage)
+        return contents
+
+    def _open(self, place: Place, frame: FrameHeader) -> Batch | None:
+        """A frame's batch, or None after noting why not."""
+        identity = self._identity
+        try:
+            with self._storage.open(self._directory / place.name) as file:
+                cipher = self._cipher(place, file)
+                plaintext = cipher.open(frame, file.pread(frame.size, frame.offset))
+            entries = decode(plaintext, frame)
+        except JournalError as error:
+            reason = str(error)
+        except OSError as error:
+            if error.errno not in {errno.EIO, errno.ENOENT}:
+                raise JournalError(f"journal {self.stream}: cannot read: {error}") from error
+            reason = "unreadable"
+        else:
+            epoch = identity.epoch.hex()
+            return Batch(identity.hub, self.stream, epoch, frame.boot_id, frame.clock, entries)
+        if self._holds(place):
+            self._note(Damage(self.stream, frame.first_sequence, frame.last_sequence, reason))
+        return None
+
+    def _cipher(self, place: Place, file: File) -> Cipher:
+        active, opened = self._active, self._opened
+        if active and active.place == place:
+            return active.cipher
+        if opened and opened[0] == place:
+            return opened[1]
+        try:
+            cipher = open_cipher(file.pread(BLOCK_BYTES, 0), self._key)
+        except (JournalError, OSError):
+            cipher = open_cipher(
+                file.pread(BLOCK_BYTES, self._identity.segment_bytes - BLOCK_BYTES), self._key
+            )
+        header, identity = cipher.header, self._identity
+        mine = identity.hub, self.stream, identity.epoch, place.number, place.first_sequence
+        if (
+            header.hub,
+            header.stream,
+            header.epoch,
+            header.number,
+            header.first_sequence,
+        ) != mine:
+            raise JournalError("header")
+        self._opened = place, cipher
+        return cipher
+
+
+def decode(plaintext: bytes, frame: FrameHeader) -> tuple[Entry, ...]:
+    """The entries of a frame, as many as its header says. Raises JournalError."""
+    try:
+        entries = decode_batch(plaintext, frame.first_sequence)
+    except JournalError as error:
+        raise JournalError("decode") from error
+    if len(entries) != frame.count:
+        raise JournalError("decode")
+    return entries

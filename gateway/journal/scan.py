@@ -1,0 +1,112 @@
+"""What a segment holds: its whole frames, and by name what is missing between them. Needs no key and no I/O."""
+
+from bisect import bisect_left
+from dataclasses import dataclass, field
+
+from gateway.journal.entry import Stream
+from gateway.journal.segment import (
+    BLOCK_BYTES,
+    FRAME_HEADER_BYTES,
+    FrameHeader,
+    SegmentHeader,
+    body_is_whole,
+    frame_tag,
+    parse_frame,
+    parse_header,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Sequence numbers that were given to records and cannot be read any more.
+
+    Attributes:
+        reason: a stable token: "missing", "checksum", "padding", "chain", "authentication", "header", "no key",
+            "decode", "unreadable".
+    """
+
+    stream: Stream
+    first_sequence: int
+    last_sequence: int
+    reason: str
+
+
+@dataclass(slots=True)
+class Contents:
+    """The frames of one segment in order, and what is damaged. `end` is the sequence number that follows them."""
+
+    end: int
+    frames: list[FrameHeader] = field(default_factory=list)
+    damage: list[Damage] = field(default_factory=list)
+    last_tag: bytes | None = None
+
+    def find(self, sequence: int) -> FrameHeader | None:
+        """The frame that holds a sequence number, or the next one behind it."""
+        at = bisect_left(self.frames, sequence, key=lambda frame: frame.last_sequence)
+        return self.frames[at] if at < len(self.frames) else None
+
+
+def find_header(segment: bytes) -> SegmentHeader | None:
+    """The header of a segment from its first block, or from the copy in its last."""
+    parsed = parse_header(segment[:BLOCK_BYTES]) or parse_header(segment[-BLOCK_BYTES:])
+    return parsed[0] if parsed else None
+
+
+def scan(
+    segment: bytes, stream: Stream, epoch: bytes, number: int, first: int, until: int | None
+) -> Contents:
+    """Walks the blocks of a segment.
+
+    Whatever a recycled file still holds of its former life names another segment, and is passed over. A frame whose
+    header is whole but whose body is not counts as damage even at the end of the log: its sequence numbers were
+    given away, so they must not be given again.
+
+    Args:
+        segment: the whole file; blocks that could not be read are zeros.
+        first: the sequence number that the segment begins with.
+        until: the one that the next segment begins with; None for the newest segment, whose end is where no
+            frame follows.
+    """
+    header = find_header(segment)
+    contents = Contents(end=first, last_tag=header.previous_tag if header else None)
+    block, blocks = 1, len(segment) // BLOCK_BYTES - 1
+    while block < blocks:
+        offset = block * BLOCK_BYTES
+        frame = parse_frame(segment[offset : offset + FRAME_HEADER_BYTES])
+        if (
+            frame is None
+            or (frame.stream, frame.epoch, frame.segment) != (stream, epoch, number)
+            or frame.block != block
+            or frame.first_sequence < contents.end
+            or offset + frame.size > blocks * BLOCK_BYTES
+        ):
+            block += 1
+            continue
+        if until is not None and frame.last_sequence >= until:
+            break  # written again in the next segment, after this one's fsync failed
+        _take(contents, frame, segment[offset : offset + frame.size])
+        block += frame.size // BLOCK_BYTES
+    if until is not None and contents.end < until:
+        contents.damage.append(Damage(stream, contents.end, until - 1, "missing"))
+        contents.end = until
+    return contents
+
+
+def _take(contents: Contents, frame: FrameHeader, data: bytes) -> None:
+    stream = frame.stream
+    if frame.first_sequence > contents.end:
+        missing = Damage(stream, contents.end, frame.first_sequence - 1, "missing")
+        contents.damage.append(missing)
+        contents.last_tag = None
+    contents.end = frame.last_sequence + 1
+    if not body_is_whole(frame, data):
+        contents.damage.append(
+            Damage(stream, frame.first_sequence, frame.last_sequence, "checksum")
+        )
+        contents.last_tag = None
+    elif contents.last_tag not in {None, frame.previous_tag}:
+        contents.damage.append(Damage(stream, frame.first_sequence, frame.last_sequence, "chain"))
+        contents.last_tag = None
+    else:
+        contents.frames.append(frame)
+        contents.last_tag = frame_tag(frame, data)

@@ -1,0 +1,354 @@
+"""Format 1 of a segment file: headers, frames, keys. Bytes in, values out; no I/O. See docs/journal-format.md.
+
+Two things guard a frame. Its checksums find accidents without any key, so the end of a log is found even by a
+process that cannot read it. Its AEAD tag finds everything else: a flip, a swap, a splice.
+"""
+
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+
+from gateway.clock import ClockReading, ClockState
+from gateway.journal.entry import Stream
+from gateway.journal.errors import JournalError
+from gateway.journal.keys import SUITE_X25519, HubKey, recipient_id, wrap
+
+VERSION = 1
+BLOCK_BYTES = 4096
+TAG_BYTES = 16
+KEY_BYTES = 32
+AES_256_GCM, CHACHA20_POLY1305 = 1, 2
+ALGORITHMS = {AES_256_GCM: "AES-256-GCM", CHACHA20_POLY1305: "ChaCha20-Poly1305"}
+
+_STREAMS = {Stream.ALARM: 1, Stream.VITALS: 2, Stream.WAVEFORM: 3, Stream.AUDIT: 4}
+_STREAM_OF = {number: stream for stream, number in _STREAMS.items()}
+_CLOCK_STATES = (ClockState.UNSET, ClockState.RESTORED, ClockState.SYNCHRONISED)
+
+_CLOCK = "QqqB"
+_SEGMENT = struct.Struct("<8s4B16sQQI4s16s36s" + _CLOCK + "B")
+_SEGMENT_MAGIC = b"WLSEGMT1"
+_RECIPIENT = struct.Struct("<B32sH")
+_FRAME = struct.Struct("<4s4B16sQIQII16s36s" + _CLOCK + "I")
+_FRAME_MAGIC = b"WLF1"
+_CRC = struct.Struct("<I")
+FRAME_HEADER_BYTES = _FRAME.size + _CRC.size
+FRAME_OVERHEAD = FRAME_HEADER_BYTES + TAG_BYTES
+
+
+def cpu_algorithm(cpuinfo: Path = Path("/proc/cpuinfo")) -> int:
+    """AES-256-GCM where the CPU computes AES, else ChaCha20-Poly1305, which is then several times as fast."""
+    for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+        name, _, flags = line.partition(":")
+        if name.strip() in {"flags", "Features"}:
+            return AES_256_GCM if "aes" in flags.split() else CHACHA20_POLY1305
+    return CHACHA20_POLY1305
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """A reader of a segment: whose public key, which HPKE suite, the data key wrapped for it."""
+
+    suite: int
+    id: bytes
+    wrapped: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentHeader:
+    """What a segment says about itself. All of it but the recipients is associated data of each of its frames.
+
+    Attributes:
+        epoch: 16 bytes.
+        first_sequence: the sequence number that its first frame begins with.
+        nonce_field: 4 random bytes, the fixed part of every nonce.
+        previous_tag: the tag of the stream's last frame before this segment; zeros when there is none.
+    """
+
+    hub: str
+    stream: Stream
+    epoch: bytes
+    number: int
+    first_sequence: int
+    segment_bytes: int
+    algorithm: int
+    nonce_field: bytes
+    previous_tag: bytes
+    boot_id: str
+    clock: ClockReading
+
+    def core(self) -> bytes:
+        """The header without its recipients, so that a key can be wrapped anew without touching a frame."""
+        hub = self.hub.encode()
+        fixed = _SEGMENT.pack(
+            _SEGMENT_MAGIC,
+            VERSION,
+            self.algorithm,
+            _STREAMS[self.stream],
+            0,
+            self.epoch,
+            self.number,
+            self.first_sequence,
+            self.segment_bytes,
+            self.nonce_field,
+            self.previous_tag,
+            self.boot_id.encode(),
+            *_pack_clock(self.clock),
+            len(hub),
+        )
+        return fixed + hub
+
+
+@dataclass(frozen=True, slots=True)
+class FrameHeader:
+    """What a frame says about itself, in the clear.
+
+    Attributes:
+        block: where it lies in its segment, in blocks of 4 KiB: its number, and the counter of its nonce.
+        length: bytes of the plaintext.
+        previous_tag: the tag of the stream's frame before it.
+        checksum: CRC-32 of the ciphertext, the tag and the padding.
+    """
+
+    stream: Stream
+    algorithm: int
+    epoch: bytes
+    segment: int
+    block: int
+    first_sequence: int
+    count: int
+    length: int
+    previous_tag: bytes
+    boot_id: str
+    clock: ClockReading
+    checksum: int = 0
+
+    @property
+    def last_sequence(self) -> int:
+        """The sequence number of its last record."""
+        return self.first_sequence + self.count - 1
+
+    @property
+    def offset(self) -> int:
+        """Where it begins, in bytes."""
+        return self.block * BLOCK_BYTES
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk, whole blocks."""
+        return frame_size(self.length)
+
+    def pack(self) -> bytes:
+        """The header without checksums: the frame's own associated data."""
+        return _FRAME.pack(
+            _FRAME_MAGIC,
+            VERSION,
+            self.algorithm,
+            _STREAMS[self.stream],
+            0,
+            self.epoch,
+            self.segment,
+            self.block,
+            self.first_sequence,
+            self.count,
+            self.length,
+            self.previous_tag,
+            self.boot_id.encode(),
+            *_pack_clock(self.clock),
+            self.checksum,
+        )
+
+
+def frame_size(length: int) -> int:
+    """Bytes on disk of a frame with `length` bytes of plaintext."""
+    return -(-(FRAME_OVERHEAD + length) // BLOCK_BYTES) * BLOCK_BYTES
+
+
+def _pack_clock(clock: ClockReading) -> tuple[int, int, int, int]:
+    error_ns = -1 if clock.error_ns is None else clock.error_ns
+    return clock.boottime_ns, clock.wall_ns, error_ns, _CLOCK_STATES.index(clock.state)
+
+
+def _clock(boottime_ns: int, wall_ns: int, error_ns: int, state: int) -> ClockReading:
+    known = None if error_ns < 0 else error_ns
+    return ClockReading(boottime_ns, wall_ns, _CLOCK_STATES[state], known)
+
+
+def _text(raw: bytes) -> str:
+    return raw.rstrip(b"\0").decode()
+
+
+def pack_header(header: SegmentHeader, recipients: tuple[Recipient, ...]) -> bytes:
+    """The block that stands first and, as a copy, last in a segment."""
+    core = header.core()
+    body = core + bytes([len(recipients)])
+    for recipient in recipients:
+        body += _RECIPIENT.pack(recipient.suite, recipient.id, len(recipient.wrapped))
+        body += recipient.wrapped
+    room = BLOCK_BYTES - _CRC.size
+    if len(body) > room:
+        raise JournalError(f"segment header: got {len(body)} bytes, expected at most {room}")
+    body = body.ljust(room, b"\0")
+    return body + _CRC.pack(zlib.crc32(body))
+
+
+def parse_header(block: bytes) -> tuple[SegmentHeader, tuple[Recipient, ...]] | None:
+    """The header in a block, or None when no whole one stands there."""
+    body = block[: -_CRC.size]
+    if len(block) != BLOCK_BYTES or _CRC.unpack(block[-_CRC.size :]) != (zlib.crc32(body),):
+        return None
+    try:
+        fields = _SEGMENT.unpack_from(body)
+        (magic, version, algorithm, stream, _, epoch, number, first, size, nonce, tag, boot) = (
+            fields[:12]
+        )
+        if magic != _SEGMENT_MAGIC or version != VERSION or algorithm not in ALGORITHMS:
+            return None
+        at = _SEGMENT.size + fields[16]
+        header = SegmentHeader(
+            hub=body[_SEGMENT.size : at].decode(),
+            stream=_STREAM_OF[stream],
+            epoch=epoch,
+            number=number,
+            first_sequence=first,
+            segment_bytes=size,
+            algorithm=algorithm,
+            nonce_field=nonce,
+            previous_tag=tag,
+            boot_id=_text(boot),
+            clock=_clock(*fields[12:16]),
+        )
+        recipients, at = _recipients(body, at)
+    except (struct.error, LookupError, ValueError):
+        return None
+    return None if any(body[at:]) else (header, recipients)
+
+
+def _recipients(body: bytes, at: int) -> tuple[tuple[Recipient, ...], int]:
+    """The list, and where it ends."""
+    recipients = []
+    count, at = body[at], at + 1
+    for _ in range(count):
+        suite, identity, length = _RECIPIENT.unpack_from(body, at)
+        at += _RECIPIENT.size
+        recipients.append(Recipient(suite, identity, body[at : at + length]))
+        at += length
+    return tuple(recipients), at
+
+
+def parse_frame(block: bytes) -> FrameHeader | None:
+    """The frame header at the start of a block, or None when no whole one stands there."""
+    packed, crc = block[: _FRAME.size], block[_FRAME.size : FRAME_HEADER_BYTES]
+    if not packed.startswith(_FRAME_MAGIC) or crc != _CRC.pack(zlib.crc32(packed)):
+        return None
+    fields = _FRAME.unpack(packed)
+    (_, version, algorithm, stream, _, epoch, segment, number, first, count, length, tag, boot) = (
+        fields[:13]
+    )
+    if version != VERSION or count == 0:
+        return None
+    try:
+        return FrameHeader(
+            stream=_STREAM_OF[stream],
+            algorithm=algorithm,
+            epoch=epoch,
+            segment=segment,
+            block=number,
+            first_sequence=first,
+            count=count,
+            length=length,
+            previous_tag=tag,
+            boot_id=_text(boot),
+            clock=_clock(*fields[13:17]),
+            checksum=fields[17],
+        )
+    except (LookupError, ValueError):
+        return None
+
+
+def body_is_whole(header: FrameHeader, frame: bytes) -> bool:
+    """Whether the bytes after a frame's header are those that were written."""
+    return len(frame) == header.size and zlib.crc32(frame[FRAME_HEADER_BYTES:]) == header.checksum
+
+
+@dataclass(frozen=True, slots=True)
+class Cipher:
+    """A segment's data key at work. The segment header is part of what every tag vouches for."""
+
+    header: SegmentHeader
+    data_key: bytes = field(repr=False)
+
+    @property
+    def _aead(self) -> AESGCM | ChaCha20Poly1305:
+        kind = AESGCM if self.header.algorithm == AES_256_GCM else ChaCha20Poly1305
+        return kind(self.data_key)
+
+    def _nonce(self, header: FrameHeader) -> bytes:
+        return self.header.nonce_field + header.block.to_bytes(8, "big")
+
+    def _associated(self, header: FrameHeader) -> bytes:
+        """Without the checksum, which is made from the ciphertext."""
+        return self.header.core() + header.pack()[: -_CRC.size]
+
+    def seal(self, header: FrameHeader, plaintext: bytes) -> tuple[FrameHeader, bytes]:
+        """A whole frame, and its header with the checksum. Once for each block of a segment: it is the nonce."""
+        body = self._aead.encrypt(self._nonce(header), plaintext, self._associated(header))
+        body = body.ljust(header.size - FRAME_HEADER_BYTES, b"\0")
+        sealed = replace(header, checksum=zlib.crc32(body))
+        packed = sealed.pack()
+        return sealed, packed + _CRC.pack(zlib.crc32(packed)) + body
+
+    def open(self, header: FrameHeader, frame: bytes) -> bytes:
+        """The plaintext. Raises JournalError unless every bit of the frame is as it was written."""
+        end = FRAME_OVERHEAD + header.length
+        if not body_is_whole(header, frame):
+            raise JournalError("checksum")
+        if any(frame[end:]):
+            raise JournalError("padding")
+        try:
+            body = frame[FRAME_HEADER_BYTES:end]
+            return self._aead.decrypt(self._nonce(header), body, self._associated(header))
+        except InvalidTag as error:
+            raise JournalError("authentication") from error
+
+
+def frame_tag(header: FrameHeader, frame: bytes) -> bytes:
+    """The tag of a frame, which the next frame carries on."""
+    end = FRAME_OVERHEAD + header.length
+    return frame[end - TAG_BYTES : end]
+
+
+def new_cipher(
+    header: SegmentHeader, readers: tuple[X25519PublicKey, ...], entropy: Callable[[int], bytes]
+) -> tuple[Cipher, bytes]:
+    """A fresh data key for a new segment, and the header block that wraps it for its readers."""
+    data_key = entropy(KEY_BYTES)
+    info = _info(header)
+    recipients = tuple(
+        Recipient(SUITE_X25519, recipient_id(reader), wrap(data_key, reader, info))
+        for reader in readers
+    )
+    return Cipher(header, data_key), pack_header(header, recipients)
+
+
+def open_cipher(block: bytes, key: HubKey) -> Cipher:
+    """The cipher of an existing segment. Raises JournalError when this hub cannot open it."""
+    parsed = parse_header(block)
+    if parsed is None:
+        raise JournalError("header")
+    header, recipients = parsed
+    for recipient in recipients:
+        if recipient.suite == SUITE_X25519 and recipient.id == key.id:
+            data_key = key.unwrap(recipient.wrapped, _info(header))
+            if len(data_key) == KEY_BYTES:
+                return Cipher(header, data_key)
+    raise JournalError("no key")
+
+
+def _info(header: SegmentHeader) -> bytes:
+    return b"wardlink journal segment key\0" + header.core()

@@ -1,0 +1,82 @@
+"""A few bytes that change in place and survive a power cut: two checksummed slots, written in turn."""
+
+import struct
+import zlib
+from pathlib import Path
+
+from gateway.journal.storage import Storage
+
+SLOT_BYTES = 4096
+_HEAD = struct.Struct("<4sQI")
+_MAGIC = b"WLS1"
+_CRC = struct.Struct("<I")
+
+
+class Slots:
+    """The newest whole slot counts. One writer."""
+
+    def __init__(self, path: Path, storage: Storage) -> None:
+        self._path = path
+        self._storage = storage
+        self._generation = 0
+        self._usable = False
+
+    def load(self) -> bytes | None:
+        """What was last written durably, or None when there is nothing, or nothing whole."""
+        newest: tuple[int, bytes] | None = None
+        try:
+            with self._storage.open(self._path) as file:
+                for slot in (0, 1):
+                    found = _parse(file.pread(SLOT_BYTES, slot * SLOT_BYTES))
+                    if found and (newest is None or found[0] > newest[0]):
+                        newest = found
+        except OSError:
+            return None
+        if newest is None:
+            return None
+        self._generation, self._usable = newest[0], True
+        return newest[1]
+
+    def write(self, payload: bytes) -> None:
+        """Durable on return. Raises OSError when neither this file nor a new one takes it; the old value stands."""
+        self._generation += 1
+        slot = _pack(self._generation, payload)
+        if self._usable:
+            try:
+                with self._storage.open(self._path) as file:
+                    file.pwrite(slot, self._generation % 2 * SLOT_BYTES)
+                    file.datasync()
+            except OSError:
+                self._usable = False  # what its cache says is no longer what is on the disk
+            else:
+                return
+        self._replace(slot)
+
+    def _replace(self, slot: bytes) -> None:
+        temporary, directory = self._path.with_suffix(".new"), self._path.parent
+        if temporary.name in self._storage.list(directory):
+            self._storage.unlink(temporary)
+        self._storage.create(temporary, 2 * SLOT_BYTES)
+        with self._storage.open(temporary) as file:
+            file.pwrite(slot, self._generation % 2 * SLOT_BYTES)
+            file.datasync()
+        self._storage.rename(temporary, self._path)
+        self._storage.sync_directory(directory)
+        self._usable = True
+
+
+def _pack(generation: int, payload: bytes) -> bytes:
+    body = _HEAD.pack(_MAGIC, generation, len(payload)) + payload
+    return (body + _CRC.pack(zlib.crc32(body))).ljust(SLOT_BYTES, b"\0")
+
+
+def _parse(slot: bytes) -> tuple[int, bytes] | None:
+    if len(slot) != SLOT_BYTES:
+        return None
+    magic, generation, length = _HEAD.unpack_from(slot)
+    end = _HEAD.size + length
+    if magic != _MAGIC or end + _CRC.size > SLOT_BYTES:
+        return None
+    if _CRC.unpack_from(slot, end) != (zlib.crc32(slot[:end]),):
+        return None
+    return generation, slot[_HEAD.size : end]

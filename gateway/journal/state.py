@@ -1,0 +1,113 @@
+"""What the journal tells about itself: to its caller, and to the process after it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cbor2
+
+from gateway.clock import ClockReading
+from gateway.journal.entry import Stream
+from gateway.journal.scan import Damage
+from gateway.journal.slots import Slots
+from gateway.journal.storage import Storage
+
+
+@dataclass(frozen=True, slots=True)
+class Evicted:
+    """Sequence numbers whose records were given up, not acknowledged, to make room."""
+
+    stream: Stream
+    first_sequence: int
+    last_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What a start found.
+
+    Attributes:
+        clean: the journal was closed in order, or is new.
+        previous_boot_id: the boot of the process before this one; None when the journal is new or its state lost.
+        last_commit: both clocks at the last commit of that boot.
+        damage: what turned out unreadable so far; more may come from `take_damage` as older segments are read.
+    """
+
+    clean: bool
+    previous_boot_id: str | None
+    last_commit: ClockReading | None
+    damage: tuple[Damage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStatus:
+    """One stream in figures. `size_bytes` is what its files take on disk."""
+
+    stream: Stream
+    high_water: int
+    acknowledged: int
+    size_bytes: int
+    segments: int
+
+
+@dataclass(frozen=True, slots=True)
+class JournalStatus:
+    """The journal in figures. `size_bytes` includes spare files."""
+
+    epoch: str
+    algorithm: str
+    key_kind: str
+    size_bytes: int
+    max_bytes: int
+    pending_bytes: int
+    streams: tuple[StreamStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a process leaves to the next one: at its start, and again at an orderly end."""
+
+    hub: str
+    epoch: bytes
+    boot_id: str
+    clean: bool
+    high_water: dict[Stream, int]
+
+    def pack(self) -> bytes:
+        """As bytes for a slot."""
+        numbers = [self.high_water[stream] for stream in Stream]
+        return cbor2.dumps([self.hub, self.epoch, self.boot_id, self.clean, numbers])
+
+    @classmethod
+    def parse(cls, payload: bytes | None) -> "State | None":
+        """From a slot; None when there is nothing in it."""
+        match cbor2.loads(payload) if payload else None:
+            case [str() as hub, bytes() as epoch, str() as boot_id, bool() as clean, [*numbers]]:
+                return cls(hub, epoch, boot_id, clean, dict(zip(Stream, numbers, strict=True)))
+            case _:
+                return None
+
+
+class Cursor:
+    """How far each stream has been acknowledged. A file of its own: it has another writer than the logs may have."""
+
+    def __init__(self, path: Path, storage: Storage, epoch: bytes) -> None:
+        self._slots = Slots(path, storage)
+        self._epoch = epoch
+        self.acknowledged: dict[Stream, int] = dict.fromkeys(Stream, 0)
+        """The last acknowledged sequence number of each stream, durable."""
+
+    def load(self) -> bool:
+        """Whether there was a whole cursor of this epoch."""
+        payload = self._slots.load()
+        match cbor2.loads(payload) if payload else None:
+            case [bytes() as epoch, [*numbers]] if epoch == self._epoch:
+                self.acknowledged = dict(zip(Stream, numbers, strict=True))
+                return True
+            case _:
+                return False
+
+    def write(self, acknowledged: dict[Stream, int]) -> None:
+        """Durable on return. Raises OSError; then the old cursor stands."""
+        numbers = [acknowledged[stream] for stream in Stream]
+        self._slots.write(cbor2.dumps([self._epoch, numbers]))
+        self.acknowledged = acknowledged

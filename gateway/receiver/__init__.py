@@ -1,0 +1,1 @@
+"""The cloud side: verifies, removes repeats, names gaps, writes out."""

@@ -1,0 +1,268 @@
+"""From a message to lines: signature, structure, agreement with its topic, repeats, gaps. No I/O lives here.
+
+A message that fails any check is written as a rejected line with its reason and its bytes: never as data, and never
+dropped either, since the broker forgets what is acknowledged.
+"""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from gateway.clock import Clock
+from gateway.journal.entry import Stream
+from gateway.receiver.ledger import Gap, Key, Ledger, Span, Taken
+from gateway.uplink.fields import Json, PayloadError
+from gateway.uplink.notice import Heartbeat, HubStatus
+from gateway.uplink.payload import Message, decode, entry_fields, iso_time
+from gateway.uplink.wire import Incoming, signed_bytes
+
+
+class Rejection(StrEnum):
+    """Why a message is no data."""
+
+    TOPIC = "topic"
+    UNKNOWN_HUB = "unknown_hub"
+    NO_SIGNATURE = "no_signature"
+    BAD_SIGNATURE = "bad_signature"
+    MALFORMED = "malformed"
+    DISAGREES = "disagrees"
+    """The payload says another hub or stream than its topic."""
+    STALE = "stale"
+    """From below the floor of its track: whether it is a repeat cannot be told any more."""
+
+
+class _Rejected(Exception):  # noqa: N818 - the sender is at fault; it never leaves this module
+    def __init__(self, reason: Rejection, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.text = text
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What came in since the start; `open_gaps` and `missing` as they stand."""
+
+    entries: int
+    repeats: int
+    rejected: int
+    open_gaps: int
+    missing: int
+
+
+def verify_keys(keys: Mapping[str, str]) -> dict[str, Ed25519PublicKey]:
+    """Hub id to base64 of 32 bytes, as keys. Raises ValueError that names the hub of the first wrong one."""
+    parsed = {}
+    for hub, text in keys.items():
+        try:
+            parsed[hub] = Ed25519PublicKey.from_public_bytes(base64.b64decode(text, validate=True))
+        except (binascii.Error, ValueError) as error:
+            raise ValueError(
+                f"verify key of hub {hub}: {error}; expected base64 of 32 bytes"
+            ) from None
+    return parsed
+
+
+class Intake:
+    """Turns messages into lines by a ledger."""
+
+    def __init__(
+        self, tenant: str, keys: Mapping[str, str], ledger: Ledger, clock: Clock, *, grace_s: float
+    ) -> None:
+        self._tenant = tenant
+        self._keys = verify_keys(keys)
+        self._ledger = ledger
+        self._clock = clock
+        self._grace_ns = int(grace_s * 1e9)
+        self._entries = self._repeats = self._rejected = 0
+        self._last_status: dict[str, HubStatus] = {}
+
+    def report(self) -> Report:
+        """Counts."""
+        ledger = self._ledger
+        open_gaps = len(ledger.open_gaps())
+        return Report(self._entries, self._repeats, self._rejected, open_gaps, ledger.missing())
+
+    def take(self, message: Incoming) -> list[Json]:
+        """The lines that this message is worth. Total: any message gives lines, or none for a repeat."""
+        try:
+            hub, kind = self._verified(message)
+            if kind == "status":
+                return self._status(hub, message)
+            if kind == "heartbeat":
+                return self._heartbeat(hub, message)
+            return self._batch(hub, kind, message)
+        except _Rejected as rejected:
+            return [self._rejected_line(message, rejected.reason, rejected.text)]
+        except PayloadError as error:
+            return [self._rejected_line(message, Rejection.MALFORMED, str(error))]
+
+    def due(self) -> list[Json]:
+        """Lines for the gaps whose grace is over."""
+        return self._gaps(self._ledger.due(self._clock.boottime_ns(), self._grace_ns))
+
+    def seconds_to_next(self) -> float | None:
+        """When `due` will have something, if nothing comes."""
+        at_ns = self._ledger.next_due_ns(self._grace_ns)
+        return None if at_ns is None else max(0.0, (at_ns - self._clock.boottime_ns()) / 1e9)
+
+    # --- Checks ----------------------------------------------------------------------------------------
+
+    def _verified(self, message: Incoming) -> tuple[str, str]:
+        parts = message.topic.split("/")
+        if len(parts) != 5 or parts[:3] != ["wardlink", "1", self._tenant]:
+            expected = f"wardlink/1/{self._tenant}/<hub>/<kind>"
+            raise _Rejected(
+                Rejection.TOPIC, f"topic: got {message.topic[:200]!r}, expected {expected}"
+            )
+        hub, kind = parts[3], parts[4]
+        key = self._keys.get(hub)
+        if key is None:
+            text = f"hub: got {hub[:48]!r}, expected one with a verify key; configure it"
+            raise _Rejected(Rejection.UNKNOWN_HUB, text)
+        if message.signature is None:
+            raise _Rejected(Rejection.NO_SIGNATURE, "signature: got none, expected one of Ed25519")
+        try:
+            signature = base64.b64decode(message.signature, validate=True)
+            key.verify(signature, signed_bytes(message.topic, message.payload))
+        except (InvalidSignature, binascii.Error, ValueError):
+            text = (
+                f"signature: got one that does not fit, expected that of hub {hub} over this topic"
+            )
+            raise _Rejected(Rejection.BAD_SIGNATURE, text) from None
+        return hub, kind
+
+    def _batch(self, hub: str, kind: str, message: Incoming) -> list[Json]:
+        if kind not in set(Stream):
+            expected = "a stream, status or heartbeat"
+            raise _Rejected(Rejection.TOPIC, f"topic: got kind {kind[:48]!r}, expected {expected}")
+        decoded = decode(message.payload)
+        batch = decoded.batch
+        _agree("hub", batch.hub, hub)
+        _agree("stream", batch.stream, kind)
+        key = Key(hub, batch.stream, batch.epoch)
+        span = Span(batch.first_sequence, batch.last_sequence)
+        taken = self._ledger.receive(key, span, self._clock.boottime_ns())
+        self._repeats += taken.repeats
+        lines = self._entry_lines(decoded, taken)
+        self._entries += len(lines)
+        lines.extend(self._gaps(taken.gaps))
+        if taken.stale:
+            text = f"{taken.stale} entries from below the oldest gap kept"
+            lines.append(self._rejected_line(message, Rejection.STALE, text))
+        return lines
+
+    def _entry_lines(self, message: Message, taken: Taken) -> list[Json]:
+        batch, received = message.batch, self._received()
+        lines: list[Json] = []
+        for span in taken.new:
+            for entry in batch.entries:
+                if not span.first <= entry.sequence <= span.last:
+                    continue
+                record = entry_fields(entry, batch.clock)
+                device = record.pop("device")
+                lines.append(
+                    {
+                        "type": "entry",
+                        "hub": batch.hub,
+                        "stream": batch.stream,
+                        "epoch": batch.epoch,
+                        "sequence": entry.sequence,
+                        "device": device,
+                        "boot_id": batch.boot_id,
+                        **received,
+                        "record": record,
+                    }
+                )
+        return lines
+
+    def _heartbeat(self, hub: str, message: Incoming) -> list[Json]:
+        beat = Heartbeat.decode(message.payload)
+        _agree("hub", beat.hub, hub)
+        if not self._ledger.is_new_beat(hub, beat.boot_id, beat.clock.boottime_ns):
+            self._repeats += 1
+            return []
+        now = self._clock.boottime_ns()
+        gaps: list[Gap] = []
+        streams: dict[str, Json] = {}
+        for stream, mark in beat.marks.items():
+            key = Key(hub, stream, beat.epoch)
+            gaps.extend(self._ledger.heartbeat(key, mark.high_water, mark.acknowledged, now))
+            received = self._ledger.track(key).high
+            streams[stream] = {
+                "high_water": mark.high_water,
+                "acknowledged": mark.acknowledged,
+                "received": received,
+            }
+        head: dict[str, Json] = {"type": "heartbeat", "hub": hub, "epoch": beat.epoch}
+        clock: dict[str, Json] = {
+            "boot_id": beat.boot_id,
+            "boottime_ns": beat.clock.boottime_ns,
+            "time": iso_time(beat.clock.wall_ns),
+            "clock": beat.clock.state,
+        }
+        return [head | clock | self._received() | {"streams": streams}, *self._gaps(gaps)]
+
+    def _status(self, hub: str, message: Incoming) -> list[Json]:
+        status = HubStatus.decode(message.payload)
+        _agree("hub", status.hub, hub)
+        if self._last_status.get(hub) == status:
+            self._repeats += 1
+            return []
+        self._last_status[hub] = status
+        line: dict[str, Json] = {
+            "type": "status",
+            "hub": hub,
+            "state": "online" if status.online else "offline",
+            "version": status.version,
+            "epoch": status.epoch,
+        }
+        return [line | self._received()]
+
+    # --- Lines -----------------------------------------------------------------------------------------
+
+    def _received(self) -> dict[str, Json]:
+        reading = self._clock.read()
+        return {
+            "received_at": iso_time(reading.wall_ns),
+            "received_clock": reading.state,
+            "received_at_boottime_ns": reading.boottime_ns,
+        }
+
+    def _gaps(self, gaps: list[Gap] | tuple[Gap, ...]) -> list[Json]:
+        lines: list[Json] = []
+        for gap in gaps:
+            line: dict[str, Json] = {
+                "type": "gap_closed" if gap.closed else "gap",
+                "hub": gap.key.hub,
+                "stream": gap.key.stream,
+                "epoch": gap.key.epoch,
+                "first": gap.span.first,
+                "last": gap.span.last,
+                "count": len(gap.span),
+                "cause": gap.cause,
+            }
+            lines.append(line | self._received())
+        return lines
+
+    def _rejected_line(self, message: Incoming, reason: Rejection, text: str) -> Json:
+        self._rejected += 1
+        line: dict[str, Json] = {
+            "type": "rejected",
+            "reason": reason,
+            "text": text,
+            "topic": message.topic,
+            "signature": message.signature,
+            "payload": base64.b64encode(message.payload).decode("ascii"),
+        }
+        return line | self._received()
+
+
+def _agree(what: str, got: str, expected: str) -> None:
+    if got != expected:
+        text = f"{what}: got {got[:48]!r} in the payload, expected {expected!r} as in the topic"
+        raise _Rejected(Rejection.DISAGREES, text)

@@ -1,0 +1,178 @@
+"""The receiver: from the broker to JSON lines, each entry once, each gap named.
+
+A message is acknowledged only when its lines are in the hands of the kernel, so the broker keeps what a crash of the
+receiver leaves undone. The lines are on the disk at most `SYNC_S` later.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Mapping
+from pathlib import Path
+
+from gateway.clock import Clock
+from gateway.config import Broker
+from gateway.receiver.intake import Intake, Report
+from gateway.receiver.store import Lines, load, save
+from gateway.uplink.paho_wire import PahoWire
+from gateway.uplink.patience import NS_PER_S, Backoff, Timing
+from gateway.uplink.wire import Incoming, Reason, Session, UplinkError
+
+log = logging.getLogger(__name__)
+
+SYNC_S = 1.0
+"""At most one flush to the disk, and one state file, in this time."""
+SESSION_EXPIRY_S = 7 * 24 * 3600
+"""How long the broker keeps what comes while the receiver is away. The hubs hold far more, but are not asked again."""
+RECEIVE_MAXIMUM = 64
+INBOX = 1024
+"""Receive Maximum bounds QoS 1; this bounds whatever else a broker might send."""
+
+
+class _Inbox:
+    """What one connection delivered and nobody has taken yet."""
+
+    def __init__(self) -> None:
+        self._messages: asyncio.Queue[Incoming] = asyncio.Queue(INBOX)
+        self._lost = asyncio.Event()
+        self._error: UplinkError | None = None
+
+    def answered(self, message_id: int, refusal: str | None) -> None:
+        """A receiver publishes nothing."""
+
+    def lost(self, error: UplinkError) -> None:
+        """The connection is gone."""
+        self._error = self._error or error
+        self._lost.set()
+
+    def arrived(self, message: Incoming) -> None:
+        """A message came."""
+        try:
+            self._messages.put_nowait(message)
+        except asyncio.QueueFull:
+            text = f"got more than {INBOX} messages unacknowledged, expected {RECEIVE_MAXIMUM}"
+            self.lost(UplinkError(Reason.PROTOCOL, text))
+
+    async def next(self, limit_s: float | None) -> Incoming | None:
+        """The next message; None after `limit_s`. Raises UplinkError when the connection is gone."""
+        if self._messages.empty() and not self._lost.is_set():
+            get = asyncio.ensure_future(self._messages.get())
+            lost = asyncio.ensure_future(self._lost.wait())
+            try:
+                await asyncio.wait(
+                    {get, lost}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                if get.done():
+                    return get.result()
+            finally:
+                get.cancel()
+                lost.cancel()
+        if self._error is not None:
+            raise self._error
+        return None if self._messages.empty() else self._messages.get_nowait()
+
+
+class Receiver:
+    """Receives one tenant's hubs. `run` until cancelled; a second one with the same client id would take its place."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        tenant: str,
+        keys: Mapping[str, str],
+        clock: Clock,
+        *,
+        lines_file: Path,
+        state_file: Path,
+        client_id: str,
+        rng: random.Random,
+        grace_s: float = 5.0,
+        timing: Timing | None = None,
+    ) -> None:
+        """Opens the files, so that a fault of theirs is seen before anything is received.
+
+        Raises:
+            OSError: a file cannot be used.
+            PayloadError: the state file is damaged.
+            ValueError: a verify key is not one.
+        """
+        self._broker = broker
+        self._clock = clock
+        self._session = Session(
+            client_id,
+            subscribe=f"wardlink/1/{tenant}/+/+",
+            expiry_s=SESSION_EXPIRY_S,
+            receive_maximum=RECEIVE_MAXIMUM,
+        )
+        self._backoff = Backoff(timing or Timing(), rng)
+        self._state_file = state_file
+        self._lines = Lines(lines_file)
+        self._ledger = load(state_file, self._lines, clock.boottime_ns())
+        self._intake = Intake(tenant, keys, self._ledger, clock, grace_s=grace_s)
+        self._saved_ns = clock.boottime_ns()
+        self.is_connected = False
+
+    def report(self) -> Report:
+        """Counts of this run, and the gaps as they stand."""
+        return self._intake.report()
+
+    async def run(self) -> None:
+        """Receives until cancelled; then everything received is on the disk."""
+        failures = 0
+        try:
+            while True:
+                try:
+                    await self._connection()
+                except UplinkError as error:
+                    failures = 1 if self.is_connected else failures + 1
+                    log.warning("receiver: %s", error)
+                self.is_connected = False
+                await self._rest(self._backoff.delay_ns(failures) / NS_PER_S)
+        finally:
+            self.is_connected = False
+            self._save()
+            self._lines.close()
+
+    async def _connection(self) -> None:
+        inbox = _Inbox()
+        wire = await PahoWire.connect(self._broker, self._session, inbox)
+        self.is_connected = True
+        log.info("receiver: connected")
+        try:
+            while True:
+                message = await inbox.next(self._patience_s())
+                if message is not None:
+                    self._lines.append(self._intake.take(message))
+                    wire.acknowledge(message.message_id)
+                self._tidy()
+        finally:
+            wire.abort()
+
+    async def _rest(self, seconds: float) -> None:
+        """Gaps fall due while there is no connection, too."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while True:
+                    self._tidy()
+                    await asyncio.sleep(self._patience_s() or seconds)
+
+    def _patience_s(self) -> float | None:
+        """Until a gap falls due or the lines must be on the disk; None when neither is waited for."""
+        gap_s = self._intake.seconds_to_next()
+        if not self._lines.unsynced:
+            return gap_s
+        save_s = max(0.0, SYNC_S - (self._clock.boottime_ns() - self._saved_ns) / NS_PER_S)
+        return save_s if gap_s is None else min(gap_s, save_s)
+
+    def _tidy(self) -> None:
+        self._lines.append(self._intake.due())
+        overdue = self._clock.boottime_ns() - self._saved_ns >= SYNC_S * NS_PER_S
+        if self._lines.unsynced and overdue:
+            self._save()
+
+    def _save(self) -> None:
+        """Lines first: a state file that knew more than the lines would hide a loss."""
+        self._lines.sync()
+        save(self._state_file, self._ledger, self._lines.length)
+        self._saved_ns = self._clock.boottime_ns()

@@ -1,0 +1,159 @@
+"""What the receiver keeps on disk: the lines, and the ledger beside them.
+
+The lines are the truth. The state file holds the ledger as it was at a stated length of the lines; what was written
+after that is read again at the start. So a receiver that was killed at any moment knows exactly what it has written.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from gateway.journal.entry import Stream
+from gateway.receiver.ledger import Cause, Hole, Key, Ledger, Span, Track
+from gateway.uplink.fields import Fields, Json, PayloadError, dumps, loads
+
+STATE_SCHEMA = "wardlink.receiver/1"
+
+
+class Lines:
+    """An append-only file of JSON lines. A line that was torn by a crash is cut off: it was never acknowledged."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._file = path.open("ab+", buffering=0)
+        self._cut_torn_line()
+        self.unsynced = False
+
+    def _cut_torn_line(self) -> None:
+        size = end = self._file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - 65_536)
+            self._file.seek(start)
+            newline = self._file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        if end < size:
+            self._file.truncate(end)
+
+    @property
+    def length(self) -> int:
+        """In bytes."""
+        return self._file.seek(0, os.SEEK_END)
+
+    def read(self, offset: int) -> Iterable[bytes]:
+        """The lines from `offset` on, or from the start where the file is shorter (it was replaced)."""
+        with self._path.open("rb") as reader:
+            reader.seek(offset if offset <= self.length else 0)
+            yield from reader
+
+    def append(self, lines: Iterable[Json]) -> None:
+        """In the hands of the kernel when it returns: the end of this process does not lose them."""
+        data = b"".join(dumps(line).encode("ascii") + b"\n" for line in lines)
+        view = memoryview(data)
+        while view:
+            view = view[self._file.write(view) :]
+            self.unsynced = True
+
+    def sync(self) -> None:
+        """On the disk when it returns: a power cut does not lose them."""
+        os.fdatasync(self._file.fileno())
+        self.unsynced = False
+
+    def close(self) -> None:
+        """Safe to call twice."""
+        self._file.close()
+
+
+def save(path: Path, ledger: Ledger, lines_length: int) -> None:
+    """Replaces the state file in one step."""
+    tracks: list[Json] = [
+        {
+            "hub": key.hub,
+            "stream": key.stream,
+            "epoch": key.epoch,
+            "floor": track.floor,
+            "high": track.high,
+            "claimed": track.claimed,
+            "holes": [
+                {"first": h.span.first, "last": h.span.last, "cause": h.cause, "named": h.named}
+                for h in track.holes
+            ],
+        }
+        for key, track in ledger.tracks.items()
+    ]
+    beats: list[Json] = [
+        {"hub": hub, "boot_id": boot_id, "boottime_ns": boottime_ns}
+        for hub, (boot_id, boottime_ns) in ledger.beats.items()
+    ]
+    head: dict[str, Json] = {"schema": STATE_SCHEMA, "lines_length": lines_length}
+    state = dumps(head | {"beats": beats, "tracks": tracks})
+    temporary = path.with_name(path.name + ".new")
+    with temporary.open("wb") as file:
+        file.write(state.encode("ascii"))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def load(path: Path, lines: Lines, now_ns: int) -> Ledger:
+    """The ledger as of the last line. Raises PayloadError where the state file is not ours or is damaged."""
+    ledger, offset = Ledger(), 0
+    if path.exists():
+        state = loads(path.read_bytes())
+        if state.text("schema") != STATE_SCHEMA:
+            raise PayloadError(str(path), repr(state.text("schema")[:48]), STATE_SCHEMA)
+        offset = state.integer("lines_length", least=0)
+        for item in state.objects("beats"):
+            ledger.is_new_beat(item.text("hub"), item.text("boot_id"), item.integer("boottime_ns"))
+        for item in state.objects("tracks"):
+            ledger.tracks[_key(item)] = Track(
+                item.integer("floor", least=0),
+                item.integer("high", least=0),
+                item.integer("claimed", least=0),
+                [_hole(hole, now_ns) for hole in item.objects("holes")],
+            )
+    for line in lines.read(offset):
+        with contextlib.suppress(PayloadError):
+            _replay(ledger, loads(line), now_ns)
+    return ledger
+
+
+def _replay(ledger: Ledger, line: Fields, now_ns: int) -> None:
+    match line.text("type"):
+        case "entry":
+            sequence = line.integer("sequence", least=1)
+            ledger.receive(_key(line), Span(sequence, sequence), now_ns)
+        case "gap":
+            span = Span(line.integer("first", least=1), line.integer("last", least=1))
+            key, cause = _key(line), line.choice("cause", Cause)
+            if cause is Cause.TAIL:
+                ledger.heartbeat(key, ledger.track(key).claimed, span.last, now_ns)
+            if cause in {Cause.SEQUENCE, Cause.TAIL}:
+                ledger.mark_named(key, span)
+        case "heartbeat":
+            ledger.is_new_beat(line.text("hub"), line.text("boot_id"), line.integer("boottime_ns"))
+            for stream in Stream:
+                mark = line.object("streams").object(stream)
+                key = Key(line.text("hub"), stream, line.text("epoch"))
+                high_water = mark.integer("high_water", least=0)
+                ledger.heartbeat(key, high_water, mark.integer("acknowledged", least=0), now_ns)
+        case _:
+            pass
+
+
+def _key(fields: Fields) -> Key:
+    return Key(fields.text("hub"), fields.choice("stream", Stream), fields.text("epoch"))
+
+
+def _hole(fields: Fields, now_ns: int) -> Hole:
+    span = Span(fields.integer("first", least=1), fields.integer("last", least=1))
+    return Hole(span, now_ns, fields.choice("cause", Cause), fields.boolean("named"))

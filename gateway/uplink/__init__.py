@@ -1,0 +1,1 @@
+"""From the journal to the broker: what is durable is sent, what is acknowledged moves the durable cursor."""

@@ -1,0 +1,130 @@
+"""One stream on its way out: what is prepared, what is under way, and whether the broker refuses it."""
+
+import asyncio
+from collections import deque
+from typing import Protocol
+
+from gateway.journal.entry import Batch, Stream
+from gateway.uplink.outbound import Outbound
+from gateway.uplink.payload import MAX_PAYLOAD_BYTES, Slice, slices
+from gateway.uplink.status import StreamStatus
+
+
+class Source(Protocol):
+    """What the uplink needs of the journal.
+
+    `read` and `acknowledge` are called in a worker thread, one at a time; the others on the event loop.
+    """
+
+    @property
+    def epoch(self) -> str:
+        """Names the life of the journal."""
+        ...
+
+    def read(self, stream: Stream, after: int) -> Batch | None:
+        """The durable batch with entry `after + 1`, or the next one that still exists."""
+        ...
+
+    def acknowledge(self, stream: Stream, sequence: int) -> None:
+        """Durable: everything up to `sequence` may be recycled."""
+        ...
+
+    def acknowledged(self, stream: Stream) -> int:
+        """The durable cursor."""
+        ...
+
+    def high_water(self, stream: Stream) -> int:
+        """The last durable sequence number; 0 when there is none."""
+        ...
+
+
+class Lane:
+    """One stream of the journal, slice by slice, from its durable cursor on.
+
+    Attributes:
+        prepared: slices of one batch, the next first; its bound is one batch.
+        written: the durable cursor, and when it was written.
+        held_until_ns: a refused stream rests until then; None when it does not rest.
+    """
+
+    def __init__(self, source: Source, stream: Stream) -> None:
+        self._source = source
+        self.stream = stream
+        self.outbound = Outbound(source.acknowledged(stream))
+        self.prepared: deque[Slice] = deque()
+        self.written = self.outbound.cursor
+        self.written_ns = 0
+        self.messages = 0
+        self.evicted = 0
+        self.refusals = 0
+        self.refusal: str | None = None
+        self.held_until_ns: int | None = None
+
+    @property
+    def high_water(self) -> int:
+        """The last durable sequence number."""
+        return self._source.high_water(self.stream)
+
+    @property
+    def is_delivered(self) -> bool:
+        """Everything durable is acknowledged by the broker."""
+        return self.outbound.cursor >= self.high_water
+
+    def restart(self) -> None:
+        """Everything behind the cursor is to be sent again."""
+        self.outbound.rewind()
+        self.prepared.clear()
+        self.held_until_ns = None
+
+    def refuse(self, refusal: str, until_ns: int) -> None:
+        """Rests until then. It is tried again for ever and never skipped: what was accepted is not dropped."""
+        self.refusal = refusal
+        self.held_until_ns = until_ns
+
+    def rests(self, now_ns: int) -> bool:
+        """Whether it must wait: its time has not come, or a part of it is still under way."""
+        if self.held_until_ns is None:
+            return False
+        if now_ns < self.held_until_ns or self.outbound.in_flight:
+            return True
+        self.restart()
+        return False
+
+    def accept(self) -> None:
+        """An answer was good: the refusals, if any, are over."""
+        if self.held_until_ns is None:
+            self.refusals, self.refusal = 0, None
+
+    async def peek(self, packet_limit_bytes: int) -> Slice | None:
+        """The next slice, in at most `packet_limit_bytes` unless it is one entry; None when there is none."""
+        after = self.outbound.sent
+        if not self.prepared and self.high_water > after:
+            batch = await asyncio.to_thread(self._source.read, self.stream, after)
+            if batch is not None:
+                self._prepare(batch, after, min(MAX_PAYLOAD_BYTES, packet_limit_bytes))
+        return self.prepared[0] if self.prepared else None
+
+    def _prepare(self, batch: Batch, after: int, limit_bytes: int) -> None:
+        if batch.first_sequence > after + 1:
+            # Evicted for want of room, with a gap record in the alarm stream: nothing is left to deliver.
+            self.evicted += batch.first_sequence - 1 - after
+            self.outbound.skip(batch.first_sequence - 1)
+        self.prepared.extend(slices(batch, self.outbound.sent, self.high_water, limit_bytes))
+
+    async def write_cursor(self, now_ns: int) -> None:
+        """Makes the cursor durable."""
+        cursor = self.outbound.cursor
+        await asyncio.to_thread(self._source.acknowledge, self.stream, cursor)
+        self.written, self.written_ns = cursor, now_ns
+
+    def status(self) -> StreamStatus:
+        """How this stream stands."""
+        return StreamStatus(
+            sent=self.outbound.sent,
+            acknowledged=self.outbound.cursor,
+            high_water=self.high_water,
+            messages=self.messages,
+            evicted=self.evicted,
+            refusals=self.refusals,
+            refusal=self.refusal,
+        )

@@ -1,0 +1,133 @@
+"""The two small messages beside the batches: the retained status of a hub, and its heartbeat.
+
+The heartbeat carries every stream's high-water mark under the hub's signature. With it the receiver tells a tail
+that was cut off from one that was never written.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.clock import Clock, ClockReading, ClockState
+from gateway.config import Hub
+from gateway.journal.entry import Stream
+from gateway.uplink.fields import PayloadError, dumps, loads
+from gateway.uplink.payload import iso_time
+from gateway.uplink.wire import Outgoing
+
+STATUS_SCHEMA = "wardlink.status/1"
+HEARTBEAT_SCHEMA = "wardlink.heartbeat/1"
+
+
+@dataclass(frozen=True, slots=True)
+class HubStatus:
+    """Whether a hub is connected. Offline is also its will, so a broker says it when the hub cannot."""
+
+    hub: str
+    online: bool
+    version: str
+    epoch: str
+
+    def encode(self) -> bytes:
+        """The payload of the retained message."""
+        state = "online" if self.online else "offline"
+        head = {"schema": STATUS_SCHEMA, "hub": self.hub, "state": state}
+        return dumps(head | {"version": self.version, "epoch": self.epoch}).encode("ascii")
+
+    @classmethod
+    def decode(cls, data: bytes) -> "HubStatus":
+        """Raises PayloadError, and nothing else."""
+        fields = loads(data)
+        _expect(fields.text("schema"), STATUS_SCHEMA)
+        state = fields.text("state")
+        if state not in {"online", "offline"}:
+            raise PayloadError("message.state", repr(state[:48]), "online or offline")
+        hub, version, epoch = fields.text("hub"), fields.text("version"), fields.text("epoch")
+        return cls(hub, state == "online", version, epoch)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a stream reaches: durable in the journal, and acknowledged without a hole by the broker."""
+
+    high_water: int
+    acknowledged: int
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Every stream's mark at one moment. Two of one boot are ordered by `clock.boottime_ns`."""
+
+    hub: str
+    epoch: str
+    boot_id: str
+    clock: ClockReading
+    marks: Mapping[Stream, Mark]
+
+    def encode(self) -> bytes:
+        """The payload."""
+        return dumps(
+            {
+                "schema": HEARTBEAT_SCHEMA,
+                "hub": self.hub,
+                "epoch": self.epoch,
+                "boot_id": self.boot_id,
+                "time": iso_time(self.clock.wall_ns),
+                "clock": self.clock.state,
+                "boottime_ns": self.clock.boottime_ns,
+                "wall_ns": self.clock.wall_ns,
+                "error_ns": self.clock.error_ns,
+                "streams": {
+                    stream: {"high_water": mark.high_water, "acknowledged": mark.acknowledged}
+                    for stream, mark in self.marks.items()
+                },
+            }
+        ).encode("ascii")
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Heartbeat":
+        """Raises PayloadError, and nothing else."""
+        fields = loads(data)
+        _expect(fields.text("schema"), HEARTBEAT_SCHEMA)
+        clock = ClockReading(
+            fields.integer("boottime_ns"),
+            fields.integer("wall_ns"),
+            fields.choice("clock", ClockState),
+            fields.integer_or_none("error_ns"),
+        )
+        streams = fields.object("streams")
+        marks = {}
+        for stream in Stream:
+            if streams.has(stream):
+                mark = streams.object(stream)
+                high_water = mark.integer("high_water", least=0)
+                marks[stream] = Mark(high_water, mark.integer("acknowledged", least=0))
+        hub, epoch, boot_id = fields.text("hub"), fields.text("epoch"), fields.text("boot_id")
+        return cls(hub, epoch, boot_id, clock, marks)
+
+
+def _expect(schema: str, expected: str) -> None:
+    if schema != expected:
+        raise PayloadError("message.schema", repr(schema[:48]), expected)
+
+
+class Notices:
+    """Writes one hub's notices, and knows its topics."""
+
+    def __init__(self, hub: Hub, version: str, epoch: str) -> None:
+        self._hub = hub
+        self._version = version
+        self._epoch = epoch
+
+    def topic(self, name: str) -> str:
+        """The topic of a stream, or of a notice."""
+        return f"wardlink/1/{self._hub.tenant}/{self._hub.id}/{name}"
+
+    def status(self, *, online: bool) -> Outgoing:
+        """The retained birth, farewell or will."""
+        status = HubStatus(self._hub.id, online, self._version, self._epoch)
+        return Outgoing(self.topic("status"), status.encode(), retain=True)
+
+    def heartbeat(self, clock: Clock, marks: Mapping[Stream, Mark]) -> Outgoing:
+        """Where every stream stands now."""
+        heartbeat = Heartbeat(self._hub.id, self._epoch, clock.boot_id, clock.read(), marks)
+        return Outgoing(self.topic("heartbeat"), heartbeat.encode())

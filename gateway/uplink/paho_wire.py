@@ -1,0 +1,389 @@
+"""paho-mqtt as the wire and nothing more: MQTT 5, one client object for one connection.
+
+Measured on paho 2.2.0, and the reason why window, retry and cursor are ours: it ignores Receive Maximum, floods after
+a reconnect, takes a refused PUBACK for a success, waits for ever for a lost one, and leaves Nagle's algorithm on
+(20 instead of 3,000 messages of 64 KiB a second). Its callbacks run in its own thread; here they hand over to the
+event loop and do nothing else.
+"""
+
+import asyncio
+import base64
+import contextlib
+import ipaddress
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from gateway.config import Broker, Tls
+from gateway.uplink.wire import (
+    DEFAULT_RECEIVE_MAXIMUM,
+    MAX_PACKET_BYTES,
+    SIGNATURE,
+    Incoming,
+    Limits,
+    Listener,
+    Outgoing,
+    Reason,
+    Session,
+    UplinkError,
+    WireFactory,
+    signed_bytes,
+)
+
+CONNECT_LIMIT_S = 15.0
+"""From name look-up to CONNACK. paho bounds each step of it by `STEP_LIMIT_S`, but not their sum."""
+STEP_LIMIT_S = 10.0
+CLOSE_LIMIT_S = 2.0
+NOT_AUTHORISED = frozenset({0x86, 0x87, 0x8A, 0x8C})
+"""CONNACK: bad user name or password, not authorised, banned, bad authentication method."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether what goes to `host` stays on this machine, by its name or address alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def tls_context(tls: Tls) -> ssl.SSLContext:
+    """Mutual TLS 1.2 or later, host name checked. Raises UplinkError where a file cannot be used."""
+    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(tls.ca_file))
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(str(tls.certificate_file), str(tls.key_file), password=_no_password)
+    return context
+
+
+def _properties(packet_type: int) -> Properties:
+    return Properties(packet_type)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+
+
+def _no_password() -> str:
+    # Without it OpenSSL asks on the terminal, and a hub would wait for ever.
+    return ""
+
+
+class _Client(paho.Client):
+    """paho's client whose thread says how it ended; by itself an exception in it is never seen by anyone."""
+
+    ended: Callable[[Exception | None], None]
+
+    def loop_forever(self, *_args: Any, **_kwargs: Any) -> MQTTErrorCode:
+        failure: Exception | None = None
+        result = MQTTErrorCode.MQTT_ERR_CONN_LOST
+        try:
+            result = super().loop_forever(retry_first_connection=False)
+        except Exception as error:  # noqa: BLE001 - the supervision edge of a foreign thread
+            failure = error
+        self.ended(failure)
+        return result
+
+
+class PahoWire:
+    """A connection over paho-mqtt. Built by `connect`; methods are for the event loop's thread."""
+
+    def __init__(self, broker: Broker, session: Session, listener: Listener) -> None:
+        self._broker = broker
+        self._session = session
+        self._listener = listener
+        self._loop = asyncio.get_running_loop()
+        self._ready: asyncio.Future[Limits] = self._loop.create_future()
+        self._ended = asyncio.Event()
+        self._abandoned = threading.Event()
+        self._gone = False
+        self._limits = Limits()
+        self._refusal: UplinkError | None = None
+        self._client = self._build()
+
+    @property
+    def limits(self) -> Limits:
+        """What the server allows."""
+        return self._limits
+
+    @classmethod
+    async def connect(
+        cls,
+        broker: Broker,
+        session: Session,
+        listener: Listener,
+        *,
+        limit_s: float = CONNECT_LIMIT_S,
+    ) -> "PahoWire":
+        """Connects and, with a filter, subscribes. Raises UplinkError, and then nothing was published."""
+        wire = cls(broker, session, listener)
+        wire._start()
+        try:
+            async with asyncio.timeout(limit_s):
+                wire._limits = await wire._ready
+        except TimeoutError:
+            wire.abort()
+            where = f"{broker.host}:{broker.port}"
+            raise UplinkError(
+                Reason.TIMEOUT, f"{where}: got no CONNACK within {limit_s:g} s, expected one"
+            ) from None
+        except BaseException:
+            wire.abort()
+            raise
+        return wire
+
+    def publish(self, message: Outgoing) -> int:
+        """Sends at QoS 1; returns the message id. Raises UplinkError when the connection is gone."""
+        if self._gone:
+            raise UplinkError(Reason.LOST, "the connection is gone")
+        info = self._client.publish(
+            message.topic,
+            message.payload,
+            qos=1,
+            retain=message.retain,
+            properties=self._signature(PacketTypes.PUBLISH, message),
+        )
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            raise UplinkError(Reason.LOST, f"not sent: {paho.error_string(info.rc)}")
+        return info.mid
+
+    def acknowledge(self, message_id: int) -> None:
+        """Tells the broker that a message is in safe hands. One that came at QoS 0 has the number 0."""
+        if message_id:
+            self._client.ack(message_id, 1)
+
+    async def close(self) -> None:
+        """DISCONNECT, so that the broker does not publish the will; at the latest after `CLOSE_LIMIT_S` abort."""
+        self._gone = True
+        self._client.disconnect()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_LIMIT_S):
+                await self._ended.wait()
+        self.abort()
+
+    def abort(self) -> None:
+        """Cuts the connection, so that the broker publishes the will. Safe to call twice."""
+        self._gone = True
+        self._abandoned.set()
+        _cut(self._client.socket())
+
+    # --- Building ------------------------------------------------------------------------------------
+
+    def _build(self) -> _Client:
+        session = self._session
+        client = _Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=session.client_id,
+            protocol=paho.MQTTv5,
+            reconnect_on_failure=False,
+            manual_ack=True,
+        )
+        # 0 is "no limit": the window is ours, and paho's own queue stays empty.
+        client.max_inflight_messages = 0
+        client.connect_timeout = STEP_LIMIT_S
+        client.suppress_exceptions = False
+        client.on_socket_open = self._on_socket_open
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_publish = self._on_publish
+        client.on_message = self._on_message
+        client.on_disconnect = self._on_disconnect
+        client.ended = self._on_ended
+        if session.will is not None:
+            will = session.will
+            properties = self._signature(PacketTypes.WILLMESSAGE, will)
+            client.will_set(will.topic, will.payload, 1, will.retain, properties)
+        return client
+
+    def _signature(self, packet_type: int, message: Outgoing) -> Properties | None:
+        if self._session.sign is None:
+            return None
+        signature = self._session.sign(signed_bytes(message.topic, message.payload))
+        properties = _properties(packet_type)
+        properties.UserProperty = (SIGNATURE, base64.b64encode(signature).decode("ascii"))
+        return properties
+
+    def _start(self) -> None:
+        broker, session = self._broker, self._session
+        if broker.tls is not None:
+            try:
+                self._client.tls_set_context(tls_context(broker.tls))
+            except (OSError, ValueError) as error:
+                text = f"cannot use the TLS files: {error}; check their paths, rights and form"
+                raise UplinkError(Reason.CONFIGURATION, text) from error
+        elif not is_loopback(broker.host):
+            raise UplinkError(
+                Reason.CONFIGURATION,
+                f"plain MQTT: got host {broker.host}, expected a loopback address; configure TLS",
+            )
+        properties = _properties(PacketTypes.CONNECT)
+        properties.SessionExpiryInterval = session.expiry_s
+        properties.ReceiveMaximum = session.receive_maximum
+        properties.MaximumPacketSize = session.maximum_packet_bytes
+        self._client.connect_async(
+            broker.host,
+            broker.port,
+            broker.keepalive_s,
+            clean_start=session.expiry_s == 0,
+            properties=properties,
+        )
+        self._client.loop_start()
+
+    # --- paho's thread: hand over, nothing else --------------------------------------------------------
+
+    def _hand_over(self, call: Callable[..., None], *arguments: object) -> None:
+        # The loop may be closed already when an abandoned connection attempt ends at last.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(call, *arguments)
+
+    def _on_socket_open(self, _client: paho.Client, _userdata: object, sock: Any) -> None:
+        if self._abandoned.is_set():
+            _cut(sock)
+            return
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        unanswered_ms = 2 * self._broker.keepalive_s * 1000
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unanswered_ms)
+
+    def _on_connect(
+        self,
+        client: paho.Client,
+        _userdata: object,
+        _flags: object,
+        reason: ReasonCode,
+        properties: object,
+    ) -> None:
+        limits = Limits(
+            getattr(properties, "ReceiveMaximum", DEFAULT_RECEIVE_MAXIMUM),
+            getattr(properties, "MaximumPacketSize", MAX_PACKET_BYTES),
+        )
+        if reason.is_failure:
+            kind = Reason.NOT_AUTHORISED if reason.value in NOT_AUTHORISED else Reason.REFUSED
+            error = UplinkError(
+                kind, f"CONNACK: got 0x{reason.value:02x} {reason}, expected success"
+            )
+            self._hand_over(self._fail, error)
+        elif self._session.subscribe is None:
+            self._hand_over(self._succeed, limits)
+        else:
+            self._limits = limits
+            client.subscribe(self._session.subscribe, qos=1)
+
+    def _on_subscribe(
+        self,
+        _client: paho.Client,
+        _userdata: object,
+        _mid: int,
+        reasons: list[ReasonCode],
+        _properties: object,
+    ) -> None:
+        if any(reason.is_failure for reason in reasons):
+            text = f"subscription to {self._session.subscribe}: got {reasons[0]}, expected QoS 1"
+            self._hand_over(self._fail, UplinkError(Reason.NOT_AUTHORISED, text))
+        else:
+            self._hand_over(self._succeed, self._limits)
+
+    def _on_publish(
+        self,
+        _client: paho.Client,
+        _userdata: object,
+        mid: int,
+        reason: ReasonCode,
+        _properties: object,
+    ) -> None:
+        refusal = f"0x{reason.value:02x} {reason}" if reason.is_failure else None
+        self._hand_over(self._listener.answered, mid, refusal)
+
+    def _on_message(
+        self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage
+    ) -> None:
+        pairs = getattr(message.properties, "UserProperty", [])
+        signature = next((value for name, value in pairs if name == SIGNATURE), None)
+        incoming = Incoming(
+            message.mid, message.topic, bytes(message.payload), bool(message.retain), signature
+        )
+        self._hand_over(self._listener.arrived, incoming)
+
+    def _on_disconnect(
+        self,
+        _client: paho.Client,
+        _userdata: object,
+        flags: Any,
+        reason: ReasonCode,
+        _properties: object,
+    ) -> None:
+        if flags.is_disconnect_packet_from_server:
+            text = f"the broker disconnected: 0x{reason.value:02x} {reason}"
+            self._hand_over(self._fail, UplinkError(Reason.REFUSED, text))
+
+    def _on_ended(self, failure: Exception | None) -> None:
+        self._hand_over(self._end, failure)
+
+    # --- The event loop ----------------------------------------------------------------------------------
+
+    def _succeed(self, limits: Limits) -> None:
+        if not self._ready.done():
+            self._ready.set_result(limits)
+
+    def _fail(self, error: UplinkError) -> None:
+        # The thread's end follows and is reported once, with this as its cause.
+        self._refusal = self._refusal or error
+        _cut(self._client.socket())
+
+    def _end(self, failure: Exception | None) -> None:
+        self._ended.set()
+        was_gone, self._gone = self._gone, True
+        if not self._ready.done():
+            error = self._refusal or _connect_error(self._broker, failure)
+            self._ready.set_exception(error)
+            if was_gone:
+                self._ready.exception()  # nobody waits any more
+        elif not was_gone:
+            text = (
+                "the connection ended"
+                if failure is None
+                else f"{type(failure).__name__}: {failure}"
+            )
+            self._listener.lost(self._refusal or UplinkError(Reason.LOST, text))
+
+
+def _cut(sock: Any) -> None:
+    """Ends both directions below TLS: SSLSocket.shutdown would drop to plain text while the thread still sends."""
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+def _connect_error(broker: Broker, failure: Exception | None) -> UplinkError:
+    where = f"{broker.host}:{broker.port}"
+    match failure:
+        case ssl.SSLCertVerificationError():
+            # verify_message of a host name mismatch repeats the name; of the others it is OpenSSL's own sentence.
+            return UplinkError(Reason.TLS, f"{where}: its certificate: {failure.verify_message}")
+        case ssl.SSLError():
+            return UplinkError(Reason.TLS, f"{where}: {failure.reason or failure}")
+        case socket.gaierror():
+            return UplinkError(Reason.DNS, f"{where}: {failure.strerror}")
+        case TimeoutError():
+            return UplinkError(Reason.TIMEOUT, f"{where}: no answer within {STEP_LIMIT_S:g} s")
+        case OSError():
+            return UplinkError(Reason.REFUSED, f"{where}: {failure.strerror or failure}")
+        case None:
+            return UplinkError(
+                Reason.PROTOCOL,
+                f"{where}: closed before CONNACK; got no MQTT 5 answer, expected one",
+            )
+        case _:
+            return UplinkError(Reason.PROTOCOL, f"{where}: {type(failure).__name__}: {failure}")
+
+
+def hub_wires(broker: Broker, client_id: str, sign: Callable[[bytes], bytes]) -> WireFactory:
+    """What an uplink connects with: each call is a fresh client with a clean session that signs what it sends."""
+
+    async def connect(listener: Listener, will: Outgoing) -> PahoWire:
+        return await PahoWire.connect(broker, Session(client_id, sign, will), listener)
+
+    return connect

@@ -1,0 +1,74 @@
+"""How long to wait: before the next attempt, and for an answer. Pure: no clock, and randomness is handed in."""
+
+import random
+from dataclasses import dataclass
+
+NS_PER_S = 1_000_000_000
+
+
+def to_ns(seconds: float) -> int:
+    """Whole nanoseconds."""
+    return int(seconds * NS_PER_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The uplink's clockwork, in seconds.
+
+    Attributes:
+        cursor: at most one durable cursor write per stream in this time, unless the stream is idle.
+        answer: without an answer for this long and twice the measured round trip, the connection counts as dead.
+        backoff_first, backoff_most: the ceiling of the back-off, doubling from the first to the last.
+    """
+
+    heartbeat: float = 10.0
+    cursor: float = 1.0
+    answer: float = 10.0
+    backoff_first: float = 1.0
+    backoff_most: float = 120.0
+
+
+class Backoff:
+    """Full jitter: anywhere between 0 and a ceiling that doubles, so that a thousand hubs do not return at once."""
+
+    def __init__(self, timing: Timing, rng: random.Random) -> None:
+        self._timing = timing
+        self._rng = rng
+
+    def delay_ns(self, attempt: int) -> int:
+        """Before try `attempt`, counted from 1."""
+        ceiling = self._timing.backoff_first * 2.0 ** min(attempt - 1, 16)
+        return to_ns(self._rng.uniform(0.0, min(ceiling, self._timing.backoff_most)))
+
+
+class Patience:
+    """How long an answer may take, from the round trips measured.
+
+    Attributes:
+        round_trip_ns: smoothed; 0 before the first answer.
+        last_answer_ns: when the last one came; None before the first.
+    """
+
+    def __init__(self, timing: Timing) -> None:
+        self._timing = timing
+        self._deaths = 0
+        self.round_trip_ns = 0
+        self.last_answer_ns: int | None = None
+
+    def answered(self, sent_ns: int, now_ns: int) -> None:
+        """An answer came."""
+        round_trip_ns = now_ns - sent_ns
+        previous = self.round_trip_ns or round_trip_ns
+        self.round_trip_ns = (7 * previous + round_trip_ns) // 8
+        self.last_answer_ns = now_ns
+        self._deaths = 0
+
+    def ran_out(self) -> None:
+        """A connection died of it: the next may take twice as long, so that a slow link gets through in the end."""
+        self._deaths = min(self._deaths + 1, 8)
+
+    @property
+    def limit_ns(self) -> int:
+        """For one message, from leaving to its answer."""
+        seconds = min(self._timing.answer * 2**self._deaths, self._timing.backoff_most)
+        return 2 * self.round_trip_ns + to_ns(seconds)

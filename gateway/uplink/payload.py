@@ -1,0 +1,354 @@
+"""The default `json` payload: batches to messages that people and platforms can read, and exactly back.
+
+One message is a batch, or a slice of it: what every entry shares stands at the head. Names, LOINC and UCUM codes and
+ISO 8601 times stand beside the numbers for whoever reads; the decoder goes by the numbers alone. Decoding is total:
+any bytes give a Message or PayloadError.
+"""
+
+import base64
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from drivers.assigned import LOINC, UCUM, BodySite, Code, Unit
+from drivers.model import (
+    Bits,
+    Coded,
+    Compound,
+    Event,
+    EventKind,
+    Mode,
+    Observation,
+    Origin,
+    Quality,
+    Quantity,
+    Record,
+    SampleArray,
+    Special,
+    Validity,
+    Value,
+)
+from gateway.clock import ClockReading, ClockState
+from gateway.journal.entry import Batch, Entry, Stream
+from gateway.uplink.fields import Fields, Json, PayloadError, dumps, loads
+
+SCHEMA = "wardlink.batch/1"
+MAX_PAYLOAD_BYTES = 96 * 1024
+"""Below the 128 kB that cloud brokers allow, with room for topic and properties. A single larger entry goes alone."""
+EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A decoded payload: the slice of a batch, and how far the hub's journal reached when it was sent."""
+
+    batch: Batch
+    high_water: int
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One payload ready to send. (hub, stream, epoch, first, count) is its identity."""
+
+    first: int
+    count: int
+    payload: bytes
+
+    @property
+    def last(self) -> int:
+        """The sequence number of its last entry."""
+        return self.first + self.count - 1
+
+
+def iso_time(wall_ns: int) -> str | None:
+    """UTC in ISO 8601 with microseconds; None outside of the years 1 to 9999."""
+    try:
+        moment = EPOCH_START + timedelta(microseconds=wall_ns // 1000)
+    except OverflowError:
+        return None
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+# --- Writing -----------------------------------------------------------------------------------------
+
+
+def slices(batch: Batch, after: int, high_water: int, limit_bytes: int) -> Iterator[Slice]:
+    """What follows sequence number `after` in messages of at most `limit_bytes`; one larger entry goes alone."""
+    entries = [entry for entry in batch.entries if entry.sequence > after]
+    if not entries:
+        return
+    widest = len(_head(batch, entries[-1].sequence, len(entries), high_water)) + len("]}")
+    texts: list[str] = []
+    size, first = widest, entries[0].sequence
+    for entry in entries:
+        text = dumps({"sequence": entry.sequence, **entry_fields(entry, batch.clock)})
+        if texts and size + len(text) + 1 > limit_bytes:
+            yield _slice(batch, first, texts, high_water)
+            texts, size, first = [], widest, entry.sequence
+        texts.append(text)
+        size += len(text) + 1
+    yield _slice(batch, first, texts, high_water)
+
+
+def _slice(batch: Batch, first: int, texts: list[str], high_water: int) -> Slice:
+    text = _head(batch, first, len(texts), high_water) + ",".join(texts) + "]}"
+    return Slice(first, len(texts), text.encode("ascii"))
+
+
+def _head(batch: Batch, first: int, count: int, high_water: int) -> str:
+    clock = batch.clock
+    head = dumps(
+        {
+            "schema": SCHEMA,
+            "hub": batch.hub,
+            "stream": batch.stream,
+            "epoch": batch.epoch,
+            "first": first,
+            "count": count,
+            "high_water": high_water,
+            "boot_id": batch.boot_id,
+            "clock": {
+                "boottime_ns": clock.boottime_ns,
+                "wall_ns": clock.wall_ns,
+                "state": clock.state,
+                "error_ns": clock.error_ns,
+            },
+        }
+    )
+    return head[:-1] + ',"entries":['
+
+
+def entry_fields(entry: Entry, clock: ClockReading) -> dict[str, Json]:
+    """An entry as it stands in the payload, without its sequence number."""
+    fields: dict[str, Json] = {"device": entry.device}
+    if entry.subject is not None:
+        fields["subject"] = entry.subject
+    return fields | _record_fields(entry.record, clock)
+
+
+def _record_fields(record: Record, clock: ClockReading) -> dict[str, Json]:
+    if isinstance(record, Event):
+        return _event_fields(record, clock)
+    quality = record.quality
+    optional: dict[str, Json] = {
+        "sqi": quality.sqi,
+        "reason": quality.reason,
+        "device_time": record.device_time,
+        "body_site": None if record.body_site is None else int(record.body_site),
+        "body_site_name": None if record.body_site is None else record.body_site.name.lower(),
+    }
+    return {
+        "type": "observation",
+        **_code_fields(record.code),
+        **_value_fields(record.value),
+        **_time_fields(record.determined_at_ns, clock),
+        "validity": quality.validity,
+        "mode": quality.mode,
+        "origin": record.origin,
+        **{key: value for key, value in optional.items() if value is not None},
+    }
+
+
+def _event_fields(event: Event, clock: ClockReading) -> dict[str, Json]:
+    fields: dict[str, Json] = {
+        "type": "event",
+        "kind": event.kind,
+        "reason": event.reason,
+        **_time_fields(event.at_ns, clock),
+        "text": event.text,
+        "data": event.data.hex(),
+    }
+    if event.code is not None:
+        fields |= _code_fields(event.code)
+    for key, value in (
+        ("from_ns", event.from_ns),
+        ("until_ns", event.until_ns),
+        ("lost", event.lost),
+    ):
+        if value is not None:
+            fields[key] = value
+    return fields
+
+
+def _time_fields(boottime_ns: int, clock: ClockReading) -> dict[str, Json]:
+    """The hub's best wall time never stands without the state of the clock that it came from."""
+    wall = iso_time(clock.wall_of(boottime_ns))
+    return {"time": wall, "clock": clock.state, "boottime_ns": boottime_ns}
+
+
+def _code_fields(code: Code) -> dict[str, Json]:
+    name = code.name if code.name.startswith("WARDLINK_") else f"MDC_{code.name}"
+    fields: dict[str, Json] = {"code": int(code), "name": name}
+    if code in LOINC:
+        fields["loinc"] = LOINC[code]
+    return fields
+
+
+def _unit_fields(unit: Unit) -> dict[str, Json]:
+    return {"unit": UCUM.get(unit), "unit_code": int(unit)}
+
+
+def _value_fields(value: Value) -> dict[str, Json]:
+    match value:
+        case Quantity():
+            return {"shape": "quantity", **_quantity_fields(value)}
+        case Compound():
+            parts = tuple(
+                {**_code_fields(code), **_quantity_fields(part)} for code, part in value.parts
+            )
+            return {"shape": "compound", "parts": parts}
+        case SampleArray():
+            return {
+                "shape": "samples",
+                "samples": base64.b64encode(value.data).decode("ascii"),
+                "width": value.width,
+                "period_ns": value.period_ns,
+                "scale": value.scale,
+                "offset": value.offset,
+                **_unit_fields(value.unit),
+            }
+        case Coded():
+            return {"shape": "coded", "coded": value.code}
+        case Bits():
+            return {"shape": "bits", "set_bits": value.set_bits, "supported": value.supported}
+
+
+def _quantity_fields(quantity: Quantity) -> dict[str, Json]:
+    value = quantity.value
+    if isinstance(value, Decimal) and not value.is_finite():
+        # Decimal has its own NaN and infinities; on the wire they have one spelling, that of 11073-20601.
+        value = _special_of(value)
+    if isinstance(value, Special):
+        return {"value": None, "special": value, **_unit_fields(quantity.unit)}
+    return {"value": value, **_unit_fields(quantity.unit)}
+
+
+def _special_of(value: Decimal) -> Special:
+    if value.is_nan():
+        return Special.NOT_A_NUMBER
+    return Special.NEGATIVE_INFINITY if value.is_signed() else Special.POSITIVE_INFINITY
+
+
+# --- Reading -----------------------------------------------------------------------------------------
+
+
+def decode(data: bytes) -> Message:
+    """The message in `data`. Raises PayloadError, and nothing else, for anything but a whole valid message."""
+    fields = loads(data)
+    schema = fields.text("schema")
+    if schema != SCHEMA:
+        raise PayloadError("message.schema", repr(schema[:48]), SCHEMA)
+    clock = fields.object("clock")
+    first, count = fields.integer("first", least=1), fields.integer("count", least=1)
+    entries = tuple(_entry(item) for item in fields.objects("entries"))
+    if len(entries) != count:
+        raise PayloadError(
+            "message.entries", f"{len(entries)} entries", f"{count}, as `count` says"
+        )
+    for n, entry in enumerate(entries):
+        if entry.sequence != first + n:
+            got, expected = f"sequence {entry.sequence}", f"{first + n}, without a hole"
+            raise PayloadError(f"message.entries[{n}]", got, expected)
+    batch = Batch(
+        hub=fields.text("hub"),
+        stream=fields.choice("stream", Stream),
+        epoch=fields.text("epoch"),
+        boot_id=fields.text("boot_id"),
+        clock=ClockReading(
+            clock.integer("boottime_ns"),
+            clock.integer("wall_ns"),
+            clock.choice("state", ClockState),
+            clock.integer_or_none("error_ns"),
+        ),
+        entries=entries,
+    )
+    return Message(batch, fields.integer("high_water", least=0))
+
+
+def _entry(fields: Fields) -> Entry:
+    kind = fields.text("type")
+    if kind not in {"observation", "event"}:
+        raise PayloadError("message.entries.type", repr(kind[:48]), "observation or event")
+    record = _observation(fields) if kind == "observation" else _event(fields)
+    return Entry(
+        fields.integer("sequence", least=1),
+        fields.text("device"),
+        record,
+        fields.text_or_none("subject"),
+    )
+
+
+def _observation(fields: Fields) -> Observation:
+    quality = Quality(
+        fields.choice("validity", Validity),
+        fields.choice("mode", Mode),
+        float(fields.decimal("sqi")) if fields.has("sqi") else None,
+        fields.text_or_none("reason"),
+    )
+    return Observation(
+        fields.number("code", Code),
+        _value(fields),
+        fields.integer("boottime_ns"),
+        quality,
+        fields.choice("origin", Origin),
+        fields.text_or_none("device_time"),
+        fields.number("body_site", BodySite) if fields.has("body_site") else None,
+    )
+
+
+def _event(fields: Fields) -> Event:
+    return Event(
+        fields.choice("kind", EventKind),
+        fields.integer("boottime_ns"),
+        fields.text("reason"),
+        fields.text("text"),
+        fields.hex("data"),
+        fields.number("code", Code) if fields.has("code") else None,
+        fields.integer_or_none("from_ns"),
+        fields.integer_or_none("until_ns"),
+        fields.integer_or_none("lost"),
+    )
+
+
+def _value(fields: Fields) -> Value:
+    match fields.text("shape"):
+        case "quantity":
+            return _quantity(fields)
+        case "compound":
+            parts = fields.objects("parts")
+            return Compound(tuple((part.number("code", Code), _quantity(part)) for part in parts))
+        case "samples":
+            return _samples(fields)
+        case "coded":
+            return Coded(fields.integer("coded"))
+        case "bits":
+            return Bits(fields.integer("set_bits"), fields.integer("supported"))
+        case shape:
+            expected = "quantity, compound, samples, coded or bits"
+            raise PayloadError("message.entries.shape", repr(shape[:48]), expected)
+
+
+def _quantity(fields: Fields) -> Quantity:
+    unit = fields.number("unit_code", Unit)
+    if fields.has("special"):
+        return Quantity(fields.choice("special", Special), unit)
+    return Quantity(fields.decimal("value"), unit)
+
+
+def _samples(fields: Fields) -> SampleArray:
+    data, width = fields.base64("samples"), fields.integer("width")
+    if width not in {2, 4}:
+        raise PayloadError("message.entries.width", str(width), "2 or 4 bytes a sample")
+    if len(data) % width:
+        raise PayloadError(
+            "message.entries.samples", f"{len(data)} bytes", f"a multiple of {width}"
+        )
+    return SampleArray(
+        data,
+        width,
+        fields.integer("period_ns"),
+        fields.number("unit_code", Unit),
+        fields.decimal("scale"),
+        fields.decimal("offset"),
+    )

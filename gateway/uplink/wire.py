@@ -1,0 +1,134 @@
+"""What a wire to the broker is: one connection, its limits, and how it tells what happened. No I/O lives here."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+SIGNATURE = "wardlink-signature"
+"""The MQTT 5 user property with the hub's Ed25519 signature in base64, over `signed_bytes`."""
+DEFAULT_RECEIVE_MAXIMUM = 65_535
+"""MQTT 5.0, 3.2.2.3.3: what a server allows that does not say."""
+MAX_PACKET_BYTES = 268_435_455
+
+
+class Reason(StrEnum):
+    """Why there is no connection. Stable tokens; `wardlink status` shows them with the text."""
+
+    REFUSED = "refused"
+    """Nobody listens there, or the broker sent a refusal."""
+    TLS = "tls"
+    """The broker could not prove who it is, or would not take our certificate."""
+    DNS = "dns"
+    TIMEOUT = "timeout"
+    """No answer, or no acknowledgement, within the limit."""
+    NOT_AUTHORISED = "not_authorised"
+    PROTOCOL = "protocol"
+    """The other end speaks no MQTT 5, or broke its rules."""
+    LOST = "lost"
+    """It was connected and is no more."""
+    CONFIGURATION = "configuration"
+    """Our own settings forbid or prevent it: nothing was sent."""
+
+
+class UplinkError(Exception):
+    """The connection cannot be had, or is gone."""
+
+    def __init__(self, reason: Reason, text: str) -> None:
+        super().__init__(f"{reason}: {text}")
+        self.reason = reason
+        self.text = text
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the server allows on this connection."""
+
+    receive_maximum: int = DEFAULT_RECEIVE_MAXIMUM
+    maximum_packet_bytes: int = MAX_PACKET_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to send."""
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A message that came, and the number to acknowledge it with."""
+
+    message_id: int
+    topic: str
+    payload: bytes
+    retain: bool
+    signature: str | None
+
+
+class Wire(Protocol):
+    """One connection as the uplink sees it."""
+
+    @property
+    def limits(self) -> Limits:
+        """The server's."""
+        ...
+
+    def publish(self, message: Outgoing) -> int:
+        """Sends at QoS 1; returns the message id that the answer will carry. Raises UplinkError when gone."""
+        ...
+
+    async def close(self) -> None:
+        """Ends it in order: the broker does not publish the will."""
+        ...
+
+    def abort(self) -> None:
+        """Ends it at once: the broker publishes the will."""
+        ...
+
+
+class Listener(Protocol):
+    """Whom a wire tells, on the event loop."""
+
+    def answered(self, message_id: int, refusal: str | None) -> None:
+        """A PUBACK; `refusal` says why where its reason code is a failure."""
+        ...
+
+    def lost(self, error: UplinkError) -> None:
+        """The connection is gone. Nothing follows."""
+        ...
+
+    def arrived(self, message: Incoming) -> None:
+        """A message for a subscription."""
+        ...
+
+
+WireFactory = Callable[[Listener, Outgoing], Awaitable[Wire]]
+"""Connects with this will message, or raises UplinkError."""
+
+
+def signed_bytes(topic: str, payload: bytes) -> bytes:
+    """What a hub signs: so a payload cannot be moved to another topic."""
+    return topic.encode() + b"\0" + payload
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """How a client presents itself.
+
+    Attributes:
+        sign: the hub's signature; None for a client that sends nothing.
+        subscribe: a topic filter, taken at QoS 1 and acknowledged by hand.
+        expiry_s: how long the broker keeps the session; 0 begins a clean one.
+        receive_maximum: how many messages the broker may send unacknowledged.
+    """
+
+    client_id: str
+    sign: Callable[[bytes], bytes] | None = None
+    will: Outgoing | None = None
+    subscribe: str | None = None
+    expiry_s: int = 0
+    receive_maximum: int = 64
+    maximum_packet_bytes: int = 1_048_576

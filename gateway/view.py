@@ -1,0 +1,78 @@
+"""What a person sees on a terminal: tables and short sentences, made from the same state that `--json` prints."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+NS_PER_S = 1_000_000_000
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell."""
+    lines = [tuple(head), *(tuple(row) for row in rows)]
+    widths = [max(len(line[n]) for line in lines) for n in range(len(head))]
+    shown = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
+    return "\n".join([shown[0], "  ".join("-" * width for width in widths), *shown[1:]])
+
+
+def seconds(span_s: float) -> str:
+    """A span in words, as coarse as a person needs it."""
+    if span_s < 120:
+        return f"{span_s:.0f} s"
+    if span_s < 7200:
+        return f"{span_s / 60:.0f} min"
+    return f"{span_s / 3600:.0f} h"
+
+
+def state(snapshot: Mapping[str, Any]) -> str:
+    """The hub's state as `wardlink status` prints it."""
+    now_ns = snapshot["clock"]["boottime_ns"]
+    head = (
+        f"hub {snapshot['hub']}  wardlink {snapshot['version']}  data {snapshot['mode']}"
+        f"  clock {snapshot['clock']['state']}  kernels {snapshot['kernels']}"
+    )
+    return "\n\n".join((head, _devices(snapshot["devices"], now_ns), _uplink(snapshot)))
+
+
+def _devices(devices: Iterable[Mapping[str, Any]], now_ns: int) -> str:
+    rows = []
+    for device in devices:
+        last = device["last_data_ns"]
+        age = "never" if last is None else f"{seconds(max(0, now_ns - last) / NS_PER_S)} ago"
+        counters = device["counters"]
+        rows.append(
+            (
+                device["id"],
+                device["driver"],
+                device["state"],
+                age,
+                str(counters["records"]),
+                str(counters["malformed"]),
+                device["reason"],
+            )
+        )
+    if not rows:
+        return "no devices are configured"
+    return table(("device", "driver", "state", "last data", "records", "malformed", "reason"), rows)
+
+
+def _uplink(snapshot: Mapping[str, Any]) -> str:
+    uplink = snapshot["uplink"]
+    line = f"uplink {uplink['state']}"
+    if uplink["text"]:
+        line += f": {uplink['text']}"
+    if uplink["retry_in_s"] is not None:
+        line += f"; next try in {seconds(uplink['retry_in_s'])}"
+    rows = [
+        (
+            name,
+            str(stream["high_water"]),
+            str(stream["acknowledged"]),
+            str(stream["high_water"] - stream["acknowledged"]),
+            stream["refusal"] or "",
+        )
+        for name, stream in uplink["streams"].items()
+    ]
+    return f"{line}\n" + table(("stream", "journalled", "acknowledged", "waiting", "refused"), rows)

@@ -1,0 +1,230 @@
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import jsonschema
+import pytest
+import tomli
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drivers import registry
+from drivers.assigned import Code
+from drivers.model import Mode
+from gateway import schema
+from gateway.config import Config, load, load_receiver
+from gateway.tables import ConfigError
+
+CONFIG = Path(__file__).parents[2] / "config"
+DRIVERS = registry.all_drivers()
+
+GOOD = """
+[hub]
+id = "h1"
+[broker]
+host = "localhost"
+[[device]]
+id = "strap"
+driver = "heart-rate"
+address = "c0:00:00:00:00:01"
+"""
+
+
+def check(folder: Path, text: str) -> Config:
+    source = folder / "wardlink.toml"
+    source.write_text(text, encoding="utf-8")
+    return load(source, DRIVERS)
+
+
+def faults(folder: Path, text: str) -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        check(folder, text)
+    return {fault.key: f"{fault.got} | {fault.expected}" for fault in caught.value.faults}
+
+
+def test_example_is_what_it_says() -> None:
+    config = load(CONFIG / "wardlink.example.toml", DRIVERS)
+    assert config.hub.mode is Mode.DEMO
+    assert config.hub.state_dir == CONFIG / "state"
+    board = config.devices[1]
+    assert board.port == CONFIG / "tty-board"
+    assert board.options["lead"] is Code.ECG_ELEC_POTL_II
+
+
+def test_defaults(tmp_path: Path) -> None:
+    config = check(tmp_path, GOOD)
+    assert config.hub.mode is Mode.REAL
+    assert config.hub.state_dir == Path("/var/lib/wardlink")
+    assert config.broker.port == 8883
+    assert config.devices[0].subject is None
+
+
+def test_every_fault_at_once(tmp_path: Path) -> None:
+    found = faults(
+        tmp_path,
+        """
+        [hub]
+        id = "has a space"
+        mode = "production"
+        staet_dir = "/x"
+        [broker]
+        host = "mqtt.example.org"
+        port = 99999
+        [journal]
+        max_bytes = "lots"
+        [[device]]
+        id = "a"
+        driver = "healthypi-v9"
+        [[device]]
+        id = "a"
+        driver = "ads1292r"
+        address = "c0:00:00:00:00:01"
+        uv_per_count = -1
+        [[device]]
+        id = "c"
+        driver = "afe4490"
+        port = "/dev/ttyUSB0"
+        [surplus]
+        """,
+    )
+    assert found == {
+        "hub.id": "str 'has a space' | 1 to 64 of A-Z a-z 0-9 . _ -",
+        "hub.mode": 'str \'production\' | one of "real", "test", "demo"',
+        "hub.staet_dir": 'an unknown key | a known key; did you mean "state_dir"?',
+        "broker.port": "int 99999 | a whole number from 1 to 65535",
+        "broker.tls": "nothing | a table: mqtt.example.org is not this machine, so only TLS will do",
+        "journal.max_bytes": "str 'lots' | a whole number from 33554432 to 17592186044416 bytes",
+        "device[0].driver": f"str 'healthypi-v9' | one of {', '.join(sorted(DRIVERS))}",
+        "device[1].id": "str 'a' | another than that of device[0]",
+        "device[1].address": "an unknown key | a known key; known: driver, id, lead, port, rate_hz, subject, uv_per_count",
+        "device[1].port": "nothing | a path",
+        "device[1].uv_per_count": "int -1 | a number above 0",
+        "device[2].rate_hz": "nothing | a number from 1 to 1000",
+        "surplus": "an unknown key | a known key; known: broker, device, hub, journal",
+    }
+
+
+def test_one_bluetooth_address_for_two_devices(tmp_path: Path) -> None:
+    second = '[[device]]\nid = "b"\ndriver = "heart-rate"\naddress = "C0:00:00:00:00:01"\n'
+    assert "device[1].address" in faults(tmp_path, GOOD + second)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1", "127.9.9.9"])
+def test_loopback_needs_no_tls(tmp_path: Path, host: str) -> None:
+    assert check(tmp_path, GOOD.replace("localhost", host)).broker.tls is None
+
+
+def test_tls_files_must_be_there(tmp_path: Path) -> None:
+    text = (
+        GOOD + '[broker.tls]\nca_file = "ca.pem"\ncertificate_file = "c.pem"\nkey_file = "k.pem"\n'
+    )
+    assert set(faults(tmp_path, text)) == {
+        "broker.tls.ca_file",
+        "broker.tls.certificate_file",
+        "broker.tls.key_file",
+    }
+    for name in ("ca", "c", "k"):
+        (tmp_path / f"{name}.pem").touch()
+    tls = check(tmp_path, text).broker.tls
+    assert tls is not None
+    assert tls.ca_file == tmp_path / "ca.pem"
+
+
+def test_a_file_that_is_not_there_or_not_toml(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="readable file"):
+        load(tmp_path / "none.toml", DRIVERS)
+    (tmp_path / "bad.toml").write_bytes(b"[hub\xff")
+    with pytest.raises(ConfigError, match="TOML in UTF-8"):
+        load(tmp_path / "bad.toml", DRIVERS)
+
+
+SCALARS = st.one_of(
+    st.booleans(),
+    st.integers(-(1 << 62), 1 << 62),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(st.characters(codec="ascii", min_codepoint=32, max_codepoint=126), max_size=20),
+)
+KEYS = st.sampled_from(
+    [
+        "hub",
+        "broker",
+        "journal",
+        "device",
+        "tls",
+        "id",
+        "driver",
+        "host",
+        "port",
+        "mode",
+        "address",
+        "rate_hz",
+        "x",
+    ]
+)
+VALUES = st.recursive(
+    SCALARS, lambda v: st.lists(v, max_size=3) | st.dictionaries(KEYS, v, max_size=5), max_leaves=25
+)
+
+
+def as_toml(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key} = {as_toml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(as_toml(item) for item in value) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return json.dumps(value)
+
+
+@given(st.dictionaries(KEYS, VALUES, max_size=6))
+@settings(max_examples=300, deadline=None)
+def test_any_toml_gives_a_configuration_or_faults(
+    tmp_path_factory: pytest.TempPathFactory, root: dict[str, object]
+) -> None:
+    text = "\n".join(f"{key} = {as_toml(value)}" for key, value in root.items())
+    tomli.loads(text)
+    source = tmp_path_factory.mktemp("any") / "wardlink.toml"
+    source.write_text(text, encoding="utf-8")
+    for read in (lambda: load(source, DRIVERS), lambda: load_receiver(source)):
+        error = None
+        try:
+            read()
+        except ConfigError as caught:
+            error = caught
+        assert error is None or error.faults
+
+
+def test_schemas_are_those_of_the_program() -> None:
+    made = {"wardlink": schema.hub_schema(DRIVERS), "receiver": schema.receiver_schema()}
+    for name, form in made.items():
+        stored = json.loads((CONFIG / f"{name}.schema.json").read_text(encoding="utf-8"))
+        assert stored == json.loads(json.dumps(form)), (
+            f"config/{name}.schema.json is old: make it anew with `wardlink check-config --schema"
+            f"{' --receiver' if name == 'receiver' else ''}`"
+        )
+
+
+@pytest.mark.parametrize("name", ["wardlink", "receiver"])
+def test_schema_accepts_the_example(name: str) -> None:
+    form = json.loads((CONFIG / f"{name}.schema.json").read_text(encoding="utf-8"))
+    example = tomli.loads((CONFIG / f"{name}.example.toml").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(form)
+    jsonschema.validate(example, form)
+    example["surplus"] = 1
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(example, form)
+
+
+def test_receiver_faults(tmp_path: Path) -> None:
+    source = tmp_path / "receiver.toml"
+    source.write_text(
+        '[receiver]\nid = "r"\n[broker]\nhost = "localhost"\n[hubs]\nh1 = "short"\n',
+        encoding="utf-8",
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_receiver(source)
+    assert {fault.key for fault in caught.value.faults} == {
+        "receiver.state_dir",
+        "receiver.output_file",
+        "hubs.h1",
+    }

@@ -1,0 +1,219 @@
+"""What the uplink's and the receiver's tests stand on: a journal in memory, records, keys, a real mosquitto."""
+
+import asyncio
+import base64
+import contextlib
+import getpass
+import json
+import random
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from drivers.assigned import Code, Unit
+from drivers.model import Observation, Quantity
+from gateway.clock import Clock, ClockReading, ClockState, SystemClock
+from gateway.config import Broker, Hub
+from gateway.journal.entry import Batch, Entry, Stream
+from gateway.receiver.receive import Receiver
+from gateway.uplink.paho_wire import hub_wires
+from gateway.uplink.patience import Timing
+from gateway.uplink.uplink import Uplink
+
+HUB = Hub("hub-1", "ward", Path("unused"), Path("unused"))
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+QUICK = Timing(heartbeat=0.2, cursor=0.05, answer=2.0, backoff_first=0.05, backoff_most=2.0)
+PUBLIC = base64.b64encode(KEY.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
+EPOCH = "e1"
+READING = ClockReading(1_000_000_000, 1_800_000_000_000_000_000, ClockState.SYNCHRONISED, 5_000_000)
+
+
+def observation(number: int) -> Observation:
+    value = Quantity(Decimal(number % 200), Unit.BEAT_PER_MIN)
+    return Observation(Code.ECG_HEART_RATE, value, number * 1000)
+
+
+class MemoryJournal:
+    """The journal's protocol, in memory: batches never change, the cursor never goes back."""
+
+    epoch = EPOCH
+
+    def __init__(self) -> None:
+        self.batches: dict[Stream, list[Batch]] = {stream: [] for stream in Stream}
+        self.cursors = dict.fromkeys(Stream, 0)
+        self.cursor_writes = 0
+        self.reads: list[tuple[Stream, int]] = []
+        self._lock = threading.Lock()
+
+    def commit(self, stream: Stream, count: int) -> None:
+        first = self.high_water(stream) + 1
+        records = (Entry(first + n, "belt", observation(first + n), "p-1") for n in range(count))
+        self.put(stream, tuple(records))
+
+    def put(self, stream: Stream, entries: tuple[Entry, ...]) -> None:
+        with self._lock:
+            self.batches[stream].append(Batch(HUB.id, stream, EPOCH, "boot-1", READING, entries))
+
+    def evict(self, stream: Stream) -> None:
+        with self._lock:
+            self.batches[stream].pop(0)
+
+    def read(self, stream: Stream, after: int) -> Batch | None:
+        with self._lock:
+            self.reads.append((stream, after))
+            found = (batch for batch in self.batches[stream] if batch.last_sequence > after)
+            return next(found, None)
+
+    def acknowledge(self, stream: Stream, sequence: int) -> None:
+        with self._lock:
+            assert self.cursors[stream] <= sequence <= self.high_water(stream)
+            self.cursors[stream] = sequence
+            self.cursor_writes += 1
+
+    def acknowledged(self, stream: Stream) -> int:
+        return self.cursors[stream]
+
+    def high_water(self, stream: Stream) -> int:
+        batches = self.batches[stream]
+        return batches[-1].last_sequence if batches else 0
+
+    def all_sequences(self) -> dict[Stream, list[int]]:
+        return {
+            stream: [entry.sequence for batch in batches for entry in batch.entries]
+            for stream, batches in self.batches.items()
+        }
+
+
+def clock() -> Clock:
+    return SystemClock()
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+async def until(condition: Callable[[], bool], what: str, limit_s: float = 15.0) -> None:
+    """Waits for a condition that other tasks and threads bring about."""
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end, f"not within {limit_s} s: {what}"
+        await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def running(*coroutines: Any) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Tasks that are cancelled and awaited at the end; what went wrong in them is raised."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def entries_of(lines: list[dict[str, Any]]) -> dict[Stream, list[int]]:
+    found: dict[Stream, list[int]] = {stream: [] for stream in Stream}
+    for line in lines:
+        if line["type"] == "entry":
+            found[Stream(line["stream"])].append(line["sequence"])
+    return found
+
+
+class Mosquitto:
+    """A real mosquitto on a loopback port, that can be stopped and started again."""
+
+    def __init__(self, folder: Path, listener: str = "allow_anonymous true\n") -> None:
+        self.port = free_port()
+        self.folder = folder
+        self._config = folder / "mosquitto.conf"
+        self._config.write_text(
+            f"user {getpass.getuser()}\n"  # as root it would become "mosquitto", who may not write here
+            f"persistence true\npersistence_location {folder}/\n"
+            f"listener {self.port} 127.0.0.1\n{listener}"
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def broker(self) -> Broker:
+        return Broker("127.0.0.1", self.port)
+
+    def start(self) -> None:
+        log = (self.folder / "mosquitto.log").open("ab")
+        with log:
+            self._process = subprocess.Popen(
+                ["mosquitto", "-c", str(self._config), "-v"], stdout=log, stderr=log
+            )
+        for _ in range(500):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+                return
+            time.sleep(0.01)
+        raise AssertionError(f"mosquitto does not listen: {self.log()}")
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(10)
+            self._process = None
+
+    def log(self) -> str:
+        return (self.folder / "mosquitto.log").read_text()
+
+
+@contextlib.contextmanager
+def mosquitto(folder: Path, listener: str = "allow_anonymous true\n") -> Iterator[Mosquitto]:
+    if shutil.which("mosquitto") is None:
+        pytest.skip("mosquitto is not installed")
+    server = Mosquitto(folder, listener)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def make_uplink(journal: MemoryJournal, broker: Broker, timing: Timing = QUICK) -> Uplink:
+    return Uplink(
+        journal,
+        hub_wires(broker, HUB.id, KEY.sign),
+        clock(),
+        HUB,
+        version="test",
+        window_bytes=broker.window_bytes,
+        rng=random.Random(1),
+        timing=timing,
+    )
+
+
+def make_receiver(folder: Path, broker: Broker, grace_s: float = 0.3) -> Receiver:
+    return Receiver(
+        broker,
+        HUB.tenant,
+        {HUB.id: PUBLIC},
+        clock(),
+        lines_file=folder / "lines.jsonl",
+        state_file=folder / "state.json",
+        client_id="receiver-1",
+        rng=random.Random(2),
+        grace_s=grace_s,
+        timing=QUICK,
+    )

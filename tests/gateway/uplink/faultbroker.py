@@ -1,0 +1,355 @@
+"""A small MQTT 5 broker that breaks things on purpose, from a seed.
+
+It speaks what hub and receiver need: CONNECT with will and properties, QoS 1 PUBLISH both ways, SUBSCRIBE, PINGREQ,
+DISCONNECT, sessions that outlive a connection. Its parsing is its own, from the OASIS text.
+"""
+
+import asyncio
+import contextlib
+import random
+import struct
+from dataclasses import dataclass, field
+
+CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, PINGREQ, PINGRESP, DISCONNECT = (
+    1, 2, 3, 4, 8, 9, 12, 13, 14,
+)  # fmt: skip
+QUOTA_EXCEEDED = 0x97
+PROPERTY_SIZES = {
+    0x01: 1,
+    0x02: 4,
+    0x11: 4,
+    0x13: 2,
+    0x17: 1,
+    0x18: 4,
+    0x19: 1,
+    0x21: 2,
+    0x22: 2,
+    0x23: 2,
+    0x27: 4,
+}
+USER_PROPERTY = 0x26
+
+
+@dataclass
+class Faults:
+    """How likely each fault is for one PUBLISH of a hub, and the limits announced to it."""
+
+    drop_before: float = 0.0
+    drop_after: float = 0.0
+    lose_ack: float = 0.0
+    refuse: float = 0.0
+    late: float = 0.0
+    truncate: float = 0.0
+    repeat: float = 0.0
+    drop_receiver: float = 0.0
+    receive_maximum: int | None = None
+    maximum_packet: int | None = None
+
+
+@dataclass
+class Message:
+    topic: str
+    payload: bytes
+    properties: bytes
+    retain: bool = False
+
+
+@dataclass
+class Session:
+    filter: str | None = None
+    inflight: dict[int, Message] = field(default_factory=dict)
+    queue: list[Message] = field(default_factory=list)
+    next_id: int = 0
+    receive_maximum: int = 65535
+    connection: "Connection | None" = None
+
+
+def number(value: int) -> bytes:
+    out = bytearray()
+    while True:
+        value, digit = divmod(value, 128)
+        out.append(digit | (128 if value else 0))
+        if not value:
+            return bytes(out)
+
+
+class Reader:
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, count: int) -> bytes:
+        assert self.at + count <= len(self.data), "truncated packet from the client"
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def u16(self) -> int:
+        return int.from_bytes(self.take(2))
+
+    def block(self) -> bytes:
+        return self.take(self.u16())
+
+    def variable(self) -> int:
+        value, shift = 0, 0
+        while True:
+            byte = self.take(1)[0]
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    def properties(self) -> tuple[dict[int, int], bytes]:
+        """Numeric properties, and the user properties as they came."""
+        inner, numbers, users = Reader(self.take(self.variable())), {}, b""
+        while inner.at < len(inner.data):
+            kind = inner.variable()
+            if kind == USER_PROPERTY:
+                start = inner.at
+                inner.block(), inner.block()
+                users += bytes([kind]) + inner.data[start : inner.at]
+            else:
+                numbers[kind] = int.from_bytes(inner.take(PROPERTY_SIZES[kind]))
+        return numbers, users
+
+    def rest(self) -> bytes:
+        return self.take(len(self.data) - self.at)
+
+
+class FaultBroker:
+    """Counts what it saw; `violations` must stay empty."""
+
+    def __init__(self, faults: Faults, seed: int) -> None:
+        self.faults = faults
+        self.rng = random.Random(seed)
+        self.sessions: dict[str, Session] = {}
+        self.retained: dict[str, Message] = {}
+        self.connections = 0
+        self.violations: list[str] = []
+        self.most_outstanding = 0
+        self.counts: dict[str, int] = {}
+        self.port = 0
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> "FaultBroker":
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        connection = Connection(self, writer)
+        try:
+            while True:
+                head = (await reader.readexactly(1))[0]
+                size, shift = 0, 0
+                while True:
+                    byte = (await reader.readexactly(1))[0]
+                    size |= (byte & 127) << shift
+                    shift += 7
+                    if byte < 128:
+                        break
+                await connection.handle(head, Reader(await reader.readexactly(size)), size)
+        except (asyncio.IncompleteReadError, ConnectionError, Dropped, asyncio.CancelledError):
+            pass
+        except AssertionError as error:
+            self.violations.append(str(error))
+        finally:
+            await connection.end()
+            self._tasks.discard(task)
+
+    def hit(self, name: str) -> bool:
+        """Whether this fault strikes now."""
+        if self.rng.random() >= getattr(self.faults, name):
+            return False
+        self.counts[name] = self.counts.get(name, 0) + 1
+        return True
+
+    def route(self, message: Message) -> None:
+        if message.retain:
+            self.retained[message.topic] = message
+        for session in self.sessions.values():
+            if session.filter is not None and matches(session.filter, message.topic):
+                session.queue.append(message)
+                if self.hit("repeat"):
+                    session.queue.append(message)
+                if session.connection is not None:
+                    session.connection.pump()
+
+    def kick(self) -> None:
+        """Every connection ends now."""
+        for session in self.sessions.values():
+            if session.connection is not None:
+                session.connection.cut()
+
+
+def matches(topic_filter: str, topic: str) -> bool:
+    left, right = topic_filter.split("/"), topic.split("/")
+    return len(left) == len(right) and all(a in {"+", b} for a, b in zip(left, right, strict=True))
+
+
+class Dropped(Exception):  # noqa: N818 - a fault on purpose
+    pass
+
+
+class Connection:
+    def __init__(self, broker: FaultBroker, writer: asyncio.StreamWriter) -> None:
+        self.broker, self.writer = broker, writer
+        self.session: Session | None = None
+        self.will: Message | None = None
+        self.outstanding: set[int] = set()
+        self.receive_maximum: int | None = None
+        self.maximum_packet: int | None = None
+
+    def send(self, kind: int, body: bytes, flags: int = 0) -> None:
+        if not self.writer.is_closing():
+            self.writer.write(bytes([kind << 4 | flags]) + number(len(body)) + body)
+
+    def cut(self) -> None:
+        self.writer.transport.abort()
+
+    async def end(self) -> None:
+        if self.session is not None and self.session.connection is self:
+            self.session.connection = None
+            if self.will is not None:
+                self.broker.route(self.will)
+        self.writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self.writer.wait_closed()
+
+    async def handle(self, head: int, packet: Reader, size: int) -> None:
+        if self.session is not None and self.session.connection is not self:
+            raise Dropped  # what a taken-over connection still had in its buffer
+        limit = self.maximum_packet
+        whole = 1 + len(number(size)) + size
+        assert limit is None or whole <= limit, f"packet of {whole} bytes, limit {limit}"
+        match head >> 4:
+            case 1:
+                self.connect(packet)
+            case 3:
+                await self.publish(head, packet)
+            case 4:
+                self.acknowledged(packet.u16())
+            case 8:
+                self.subscribe(packet)
+            case 12:
+                self.send(PINGRESP, b"")
+            case 14:
+                if not packet.data or packet.data[0] == 0:
+                    self.will = None
+                raise Dropped
+            case other:
+                raise AssertionError(f"unexpected packet type {other}")
+
+    def connect(self, packet: Reader) -> None:
+        assert packet.block() == b"MQTT", "no MQTT"
+        assert packet.take(1)[0] == 5, "not version 5"
+        flags = packet.take(1)[0]
+        packet.u16()
+        properties, _ = packet.properties()
+        client_id = packet.block().decode()
+        if flags & 4:
+            _, users = packet.properties()
+            topic, payload = packet.block().decode(), packet.block()
+            self.will = Message(topic, payload, users, bool(flags & 0x20))
+        broker = self.broker
+        if flags & 2 or client_id not in broker.sessions:
+            present = 0
+            session = broker.sessions[client_id] = Session()
+        else:
+            present, session = 1, broker.sessions[client_id]
+            if session.connection is not None:
+                session.connection.cut()
+        session.connection, self.session = self, session
+        session.receive_maximum = properties.get(0x21, 65535)
+        session.queue = [*session.inflight.values(), *session.queue]
+        session.inflight = {}
+        broker.connections += 1
+        limits = b""
+        if broker.faults.receive_maximum is not None:
+            self.receive_maximum = broker.faults.receive_maximum
+            limits += b"\x21" + struct.pack(">H", self.receive_maximum)
+        if broker.faults.maximum_packet is not None:
+            self.maximum_packet = broker.faults.maximum_packet
+            limits += b"\x27" + struct.pack(">I", self.maximum_packet)
+        self.send(CONNACK, bytes([present, 0]) + number(len(limits)) + limits)
+        self.pump()
+
+    def subscribe(self, packet: Reader) -> None:
+        assert self.session is not None
+        mid = packet.u16()
+        packet.properties()
+        self.session.filter = packet.block().decode()
+        self.send(SUBACK, struct.pack(">H", mid) + b"\x00\x01")
+        retained = self.broker.retained.values()
+        self.session.queue.extend(m for m in retained if matches(self.session.filter, m.topic))
+        self.pump()
+
+    async def publish(self, head: int, packet: Reader) -> None:
+        assert head & 6 == 2, "expected QoS 1"
+        topic, mid = packet.block().decode(), packet.u16()
+        _, users = packet.properties()
+        message = Message(topic, packet.rest(), users, bool(head & 1))
+        broker = self.broker
+        assert mid not in self.outstanding, f"packet id {mid} used again"
+        self.outstanding.add(mid)
+        limit = self.receive_maximum
+        broker.most_outstanding = max(broker.most_outstanding, len(self.outstanding))
+        assert limit is None or len(self.outstanding) <= limit, f"Receive Maximum {limit} exceeded"
+        answer = struct.pack(">H", mid)
+        if broker.hit("drop_before"):
+            self.cut()
+            raise Dropped
+        if broker.hit("refuse"):
+            self.puback(mid, answer + bytes([QUOTA_EXCEEDED, 0]))
+            return
+        broker.route(message)
+        if broker.hit("drop_after"):
+            self.cut()
+            raise Dropped
+        if broker.hit("truncate"):
+            self.writer.write(b"\x40\x02" + answer[:1])
+            with contextlib.suppress(ConnectionError):
+                await self.writer.drain()
+            raise Dropped
+        if broker.hit("lose_ack"):
+            return
+        if broker.hit("late"):
+            delay = broker.rng.uniform(0, 0.03)
+            asyncio.get_running_loop().call_later(delay, self.puback, mid, answer)
+            return
+        self.puback(mid, answer)
+
+    def puback(self, mid: int, body: bytes) -> None:
+        self.outstanding.discard(mid)
+        self.send(PUBACK, body)
+
+    def pump(self) -> None:
+        """Delivers to this client while its Receive Maximum allows."""
+        session = self.session
+        if session is None or session.filter is None:
+            return
+        while session.queue and len(session.inflight) < session.receive_maximum:
+            message = session.queue.pop(0)
+            session.next_id = session.next_id % 65535 + 1
+            session.inflight[session.next_id] = message
+            topic = message.topic.encode()
+            body = struct.pack(">H", len(topic)) + topic + struct.pack(">H", session.next_id)
+            body += number(len(message.properties)) + message.properties + message.payload
+            self.send(PUBLISH, body, flags=2)
+
+    def acknowledged(self, mid: int) -> None:
+        assert self.session is not None
+        assert self.session.inflight.pop(mid, None) is not None, f"PUBACK {mid} for nothing"
+        if self.broker.hit("drop_receiver"):
+            self.cut()
+            raise Dropped
+        self.pump()

@@ -1,0 +1,1 @@
+"""A slow, obvious twin of each compiled kernel: whole arrays, plain Python, nothing shared but the constants."""
