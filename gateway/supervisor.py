@@ -60,6 +60,8 @@ TRANSITIONS: dict[tuple[State, Trigger], State] = {
 
 BACK_OFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Longer after each failure; from the start again once the device has streamed."""
+OPEN_S = 90.0
+"""How long a device is waited for before it is called absent. The search goes on after a pause."""
 ABSENT_S = 2.0
 """How soon a port that was not there is looked for again: a cable is plugged in by hand."""
 
@@ -159,7 +161,7 @@ class Supervisor:
         self._reason = self._reason or "not seen yet"
         transport = self._transport()
         try:
-            await transport.open()
+            await self._open(transport)
         except TransportError as error:
             await transport.close()
             self._failures += 1
@@ -180,6 +182,16 @@ class Supervisor:
             await transport.close()
             self._move(Trigger.CLOSED)
 
+    async def _open(self, transport: Transport) -> None:
+        try:
+            async with asyncio.timeout(OPEN_S):
+                await transport.open()
+        except TimeoutError:
+            text = (
+                f"not seen for {OPEN_S:g} s; is it switched on, near, and not connected to a phone?"
+            )
+            raise TransportError(Reason.NOT_FOUND, text) from None
+
     async def _converse(self, transport: Transport) -> None:
         driver = self._device.driver
         try:
@@ -190,6 +202,9 @@ class Supervisor:
             reason = await link.run(Resume(self._last_data_ns))
             self._reason = f"closed by the driver: {reason}"
             await self._event(EventKind.LOST, "closed", reason)
+        except asyncio.CancelledError:
+            await self._event(EventKind.LOST, "hub_stopped", "")
+            raise
         except TransportError as error:
             self._failures += 1
             self._reason = error.text

@@ -54,6 +54,17 @@ class PrivateBus:
         self._process: Process | None = None
         self.address = ""
 
+    @property
+    def pid(self) -> int:
+        """The daemon's process, to stop or kill it as a fault.
+
+        Raises:
+            RuntimeError: it does not run.
+        """
+        if self._process is None:
+            raise RuntimeError("dbus-daemon does not run: use this inside the block")
+        return self._process.pid
+
     async def __aenter__(self) -> Self:
         """Returns once clients can connect.
 

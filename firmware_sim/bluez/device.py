@@ -1,11 +1,11 @@
 """One device as BlueZ shows it: Device1 and its GATT objects, with the faults that can be scripted."""
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 
 from dbus_fast import DBusError, Variant
 
-from firmware_sim.bluez.peripheral import Characteristic, Fate, Peripheral
+from firmware_sim.bluez.peripheral import Characteristic, Fate, Peripheral, Service
 from firmware_sim.bluez.tree import NO, YES, ObjectTree, Reply
 
 DEVICE = "org.bluez.Device1"
@@ -21,6 +21,7 @@ ATT_MTU_BYTES = 247
 FIRST_HANDLE = 0x0010
 HANDLES_EACH = 3
 """A characteristic takes its declaration, its value and, for notifications, its configuration descriptor."""
+USUAL_RSSI_DBM = -60
 RSSI_STEP_DBM = 8
 """BlueZ tells of a change from here on, unless a client asked for duplicates; a steady device is told of once."""
 
@@ -45,6 +46,7 @@ class VirtualDevice:
         silent: stays connected and nothing arrives any more.
         drop_after: breaks the link after so many more notifications.
         services_resolve: False: discovery of the services never ends.
+        calls: how often the hub has called each method.
         abort_signals: False: a connection aborted by BlueZ never says Connected=False.
     """
 
@@ -67,11 +69,12 @@ class VirtualDevice:
         self.drop_after: int | None = None
         self.services_resolve = True
         self.abort_signals = True
-        self._adapter_path = adapter_path
+        self.calls: Counter[str] = Counter()
+        self._properties = _shown(self.address, name, adapter_path, peripheral)
         self._tree = tree
         self._peripheral = peripheral
         self._refusals: dict[str, Refusal] = {}
-        self._rssi_dbm = -60
+        self._rssi_dbm = USUAL_RSSI_DBM
         self._discovering = False
         self._paths: dict[str, str] = {}
         self._characteristics: dict[str, Characteristic] = {}
@@ -90,9 +93,10 @@ class VirtualDevice:
         """Answers the next calls of a method (Connect, StartNotify, ReadValue ...) with an error."""
         self._refusals[member] = Refusal(times, error, text)
 
-    async def appear(self) -> None:
-        """Starts to advertise."""
+    async def appear(self, rssi_dbm: int = USUAL_RSSI_DBM) -> None:
+        """Starts to advertise, or goes on, and is received with this strength."""
         self.advertising = True
+        self._rssi_dbm = rssi_dbm
         await self._advertise()
 
     async def vanish(self) -> None:
@@ -111,14 +115,9 @@ class VirtualDevice:
 
     async def adopt(self) -> None:
         """Is connected already, by a process that has gone: BlueZ keeps such a link, and nobody can see it."""
-        await self._tree.add(self.path, {DEVICE: self._properties()})
+        await self._tree.add(self.path, {DEVICE: dict(self._properties)})
         await self._link_up()
         await self._resolve()
-
-    async def set_rssi(self, dbm: int) -> None:
-        """Is received with another strength from now on."""
-        self._rssi_dbm = dbm
-        await self._advertise()
 
     async def notify(self, characteristic: str, data: bytes) -> Fate:
         """Sends one value towards the hub, as far as the script lets it."""
@@ -133,7 +132,9 @@ class VirtualDevice:
             Fate.CORRUPTED: (data[:-1],),
         }
         for value in arrivals.get(fate, ()):
-            await self._show_value(self._paths[characteristic], value)
+            await self._tree.change(
+                self._paths[characteristic], CHARACTERISTIC, {"Value": Variant("ay", value)}
+            )
         if self.drop_after is not None:
             self.drop_after -= 1
             if self.drop_after <= 0:
@@ -184,21 +185,17 @@ class VirtualDevice:
         await self.drop()
         return "", []
 
-    async def start_notify(self, path: str) -> Reply:
-        """GattCharacteristic1.StartNotify."""
-        self._check("StartNotify")
+    async def set_notifying(self, path: str, *, on: bool) -> Reply:
+        """GattCharacteristic1.StartNotify and StopNotify."""
+        self._check("StartNotify" if on else "StopNotify")
         characteristic = self._characteristics[path]
         if not {"notify", "indicate"} & set(characteristic.flags):
             raise DBusError(NOT_SUPPORTED, "Operation is not supported")
-        self.subscribed.add(characteristic.uuid)
-        await self._tree.change(path, CHARACTERISTIC, {"Notifying": YES})
-        return "", []
-
-    async def stop_notify(self, path: str) -> Reply:
-        """GattCharacteristic1.StopNotify."""
-        self._check("StopNotify")
-        self.subscribed.discard(self._characteristics[path].uuid)
-        await self._tree.change(path, CHARACTERISTIC, {"Notifying": NO})
+        if on:
+            self.subscribed.add(characteristic.uuid)
+        else:
+            self.subscribed.discard(characteristic.uuid)
+        await self._tree.change(path, CHARACTERISTIC, {"Notifying": Variant("b", on)})
         return "", []
 
     async def read_value(self, path: str) -> Reply:
@@ -208,7 +205,7 @@ class VirtualDevice:
         if "read" not in characteristic.flags:
             raise DBusError("org.bluez.Error.NotPermitted", "Read not permitted")
         value = self._peripheral.read(characteristic.uuid)
-        await self._show_value(path, value)
+        await self._tree.change(path, CHARACTERISTIC, {"Value": Variant("ay", value)})
         return "ay", [value]
 
     async def write_value(self, path: str, data: bytes) -> Reply:
@@ -223,6 +220,8 @@ class VirtualDevice:
     # --- inside -----------------------------------------------------------------------------------
 
     def _take_refusal(self, member: str) -> Refusal | None:
+        """Every call passes here first."""
+        self.calls[member] += 1
         refusal = self._refusals.get(member)
         if refusal is None or refusal.times <= 0:
             return None
@@ -240,7 +239,9 @@ class VirtualDevice:
         if not self.advertising or not self._discovering or self.connected:
             return
         if self.path not in self._tree.objects:
-            await self._tree.add(self.path, {DEVICE: self._properties(seen=True)})
+            await self._tree.add(
+                self.path, {DEVICE: dict(self._properties) | {"RSSI": Variant("n", self._rssi_dbm)}}
+            )
             return
         told = self._tree.objects[self.path][DEVICE].get("RSSI")
         if told is None or abs(told.value - self._rssi_dbm) >= RSSI_STEP_DBM:
@@ -251,7 +252,7 @@ class VirtualDevice:
         await self._change(Connected=YES)
 
     async def _resolve(self) -> None:
-        for path, interface, properties in self._gatt():
+        for path, interface, properties in _gatt(self.path, self._peripheral.services, self._paths):
             if path not in self._tree.objects:
                 await self._tree.add(path, {interface: properties})
         await self._change(ServicesResolved=YES)
@@ -259,49 +260,50 @@ class VirtualDevice:
     async def _change(self, **properties: Variant) -> None:
         await self._tree.change(self.path, DEVICE, properties)
 
-    async def _show_value(self, path: str, value: bytes) -> None:
-        await self._tree.change(path, CHARACTERISTIC, {"Value": Variant("ay", value)})
 
-    def _properties(self, *, seen: bool = False) -> dict[str, Variant]:
+def _shown(
+    address: str, name: str, adapter_path: str, peripheral: Peripheral
+) -> dict[str, Variant]:
+    """What Device1 shows before anything has happened."""
+    return {
+        "Address": Variant("s", address),
+        "AddressType": Variant("s", "random"),
+        "Name": Variant("s", name),
+        "Alias": Variant("s", name),
+        "Adapter": Variant("o", adapter_path),
+        "UUIDs": Variant("as", [service.uuid for service in peripheral.services]),
+        "Paired": NO,
+        "Bonded": NO,
+        "Trusted": NO,
+        "Blocked": NO,
+        "LegacyPairing": NO,
+        "Connected": NO,
+        "ServicesResolved": NO,
+    }
+
+
+def _gatt(
+    device_path: str, services: tuple[Service, ...], paths_by_uuid: dict[str, str]
+) -> list[tuple[str, str, dict[str, Variant]]]:
+    """Every GATT object with its interface and properties, services before their characteristics."""
+    objects = []
+    for service in services:
+        paths = [paths_by_uuid[characteristic.uuid] for characteristic in service.characteristics]
+        service_path = paths[0].rpartition("/")[0]
         properties = {
-            "Address": Variant("s", self.address),
-            "AddressType": Variant("s", "random"),
-            "Name": Variant("s", self.name),
-            "Alias": Variant("s", self.name),
-            "Adapter": Variant("o", self._adapter_path),
-            "UUIDs": Variant("as", [service.uuid for service in self._peripheral.services]),
-            "Paired": NO,
-            "Bonded": NO,
-            "Trusted": NO,
-            "Blocked": NO,
-            "LegacyPairing": NO,
-            "Connected": NO,
-            "ServicesResolved": NO,
+            "UUID": Variant("s", service.uuid),
+            "Device": Variant("o", device_path),
+            "Primary": YES,
         }
-        if seen:
-            properties["RSSI"] = Variant("n", self._rssi_dbm)
-        return properties
-
-    def _gatt(self) -> list[tuple[str, str, dict[str, Variant]]]:
-        objects = []
-        for service in self._peripheral.services:
-            paths = [self._paths[characteristic.uuid] for characteristic in service.characteristics]
-            service_path = paths[0].rpartition("/")[0]
+        objects.append((service_path, SERVICE, properties))
+        for path, characteristic in zip(paths, service.characteristics, strict=True):
             properties = {
-                "UUID": Variant("s", service.uuid),
-                "Device": Variant("o", self.path),
-                "Primary": YES,
+                "UUID": Variant("s", characteristic.uuid),
+                "Service": Variant("o", service_path),
+                "Flags": Variant("as", list(characteristic.flags)),
+                "Value": Variant("ay", b""),
+                "Notifying": NO,
+                "MTU": Variant("q", ATT_MTU_BYTES),
             }
-            objects.append((service_path, SERVICE, properties))
-            for path in paths:
-                characteristic = self._characteristics[path]
-                properties = {
-                    "UUID": Variant("s", characteristic.uuid),
-                    "Service": Variant("o", service_path),
-                    "Flags": Variant("as", list(characteristic.flags)),
-                    "Value": Variant("ay", b""),
-                    "Notifying": NO,
-                    "MTU": Variant("q", ATT_MTU_BYTES),
-                }
-                objects.append((path, CHARACTERISTIC, properties))
-        return objects
+            objects.append((path, CHARACTERISTIC, properties))
+    return objects

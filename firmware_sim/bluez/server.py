@@ -37,10 +37,14 @@ class VirtualBluez:
                 (ADAPTER, "StartDiscovery"): self._start_discovery,
                 (ADAPTER, "StopDiscovery"): self._stop_discovery,
                 (DEVICE, "Connect"): self._connect,
-                (DEVICE, "Disconnect"): self._disconnect,
-                (CHARACTERISTIC, "StartNotify"): self._start_notify,
-                (CHARACTERISTIC, "StopNotify"): self._stop_notify,
-                (CHARACTERISTIC, "ReadValue"): self._read_value,
+                (DEVICE, "Disconnect"): lambda path, _: self._device(path).disconnect(),
+                (CHARACTERISTIC, "StartNotify"): (
+                    lambda path, _: self._owner(path).set_notifying(path, on=True)
+                ),
+                (CHARACTERISTIC, "StopNotify"): (
+                    lambda path, _: self._owner(path).set_notifying(path, on=False)
+                ),
+                (CHARACTERISTIC, "ReadValue"): lambda path, _: self._owner(path).read_value(path),
                 (CHARACTERISTIC, "WriteValue"): self._write_value,
             },
         )
@@ -121,18 +125,6 @@ class VirtualBluez:
         if not self._powered:
             raise NOT_READY
         return await self._device(path).connect()
-
-    async def _disconnect(self, path: str, _body: list[object]) -> Reply:
-        return await self._device(path).disconnect()
-
-    async def _start_notify(self, path: str, _body: list[object]) -> Reply:
-        return await self._owner(path).start_notify(path)
-
-    async def _stop_notify(self, path: str, _body: list[object]) -> Reply:
-        return await self._owner(path).stop_notify(path)
-
-    async def _read_value(self, path: str, _body: list[object]) -> Reply:
-        return await self._owner(path).read_value(path)
 
     async def _write_value(self, path: str, body: list[object]) -> Reply:
         data = body[0]

@@ -84,7 +84,7 @@ class BleTransport:
         """The next value, notified or read. Of more than ARRIVALS_MAX waiting ones the oldest are dropped."""
         while not self._arrivals:
             if self._end is not None:
-                raise self._end
+                raise TransportError(self._end.reason, self._end.text)
             self._stirred.clear()
             await self._stirred.wait()
         arrival = self._arrivals.popleft()
@@ -164,7 +164,7 @@ class BleTransport:
 
     async def _call(self, doing: str, call: Callable[[BleakClient], Awaitable[T]]) -> T:
         if self._end is not None:
-            raise self._end
+            raise TransportError(self._end.reason, self._end.text)
         if self._client is None:
             raise TransportError(Reason.LOST, f"{doing}: {self.address} is not open")
         try:

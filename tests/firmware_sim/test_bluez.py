@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -154,9 +155,9 @@ def test_a_steady_device_is_told_of_once_in_a_discovery(run: Callable[[Scenario]
         members = [member for _, member, _ in await client.drain()]
         assert members.count("InterfacesAdded") == 2, "the adapter and the device"
         await device.appear()
-        await device.set_rssi(-66)
+        await device.appear(-66)
         assert changed(await client.drain(), DEVICE, "RSSI") == []
-        await device.set_rssi(-68)
+        await device.appear(-68)
         assert changed(await client.drain(), DEVICE, "RSSI") == [-68]
         await client.call(ADAPTER_PATH, ADAPTER, "StopDiscovery")
         await client.call(ADAPTER_PATH, ADAPTER, "StartDiscovery")
@@ -200,23 +201,29 @@ def test_what_an_object_does_not_have_is_an_unknown_method(
     run(scenario)
 
 
-def test_a_burst_does_not_kill_the_connection(run: Callable[[Scenario], None]) -> None:
-    async def scenario(bluez: VirtualBluez, client: Client) -> None:
-        strap = HeartRateStrap()
-        device = bluez.add_device(ADDRESS, "Strap", strap)
-        await client.call(ADAPTER_PATH, ADAPTER, "StartDiscovery")
-        await client.call(device.path, DEVICE, "Connect")
-        path = f"{device.path}/service0010/char0011"
-        await client.call(path, CHARACTERISTIC, "StartNotify")
-        await client.drain()
-        values = [number.to_bytes(2, "big") * 120 for number in range(3000)]
-        fates = await asyncio.gather(
-            *(device.notify(assigned.HEART_RATE_MEASUREMENT, value) for value in values)
-        )
-        assert set(fates) == {Fate.DELIVERED}
-        assert changed(await client.drain(), CHARACTERISTIC, "Value") == values
+def test_a_burst_into_a_stalled_bus_waits_and_loses_nothing(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with (
+            PrivateBus(tmp_path) as bus,
+            connected(bus.address) as client,
+            VirtualBluez(bus.address) as bluez,
+        ):
+            device = bluez.add_device(ADDRESS, "Strap", HeartRateStrap())
+            await client.call(ADAPTER_PATH, ADAPTER, "StartDiscovery")
+            await client.call(device.path, DEVICE, "Connect")
+            path = f"{device.path}/service0010/char0011"
+            await client.call(path, CHARACTERISTIC, "StartNotify")
+            await client.drain()
+            values = [number.to_bytes(2, "big") * 120 for number in range(2000)]
+            os.kill(bus.pid, signal.SIGSTOP)
+            asyncio.get_running_loop().call_later(0.2, os.kill, bus.pid, signal.SIGCONT)
+            fates = await asyncio.gather(
+                *(device.notify(assigned.HEART_RATE_MEASUREMENT, value) for value in values)
+            )
+            assert set(fates) == {Fate.DELIVERED}
+            assert changed(await client.drain(), CHARACTERISTIC, "Value") == values
 
-    run(scenario)
+    asyncio.run(main())
 
 
 def test_a_killed_daemon_loses_its_name_and_comes_back_without_devices(

@@ -34,7 +34,7 @@ def passed(faults: Faults, cuts: list[int]) -> Batch:
 
 
 STRIKING: list[Callable[[], Fault]] = [
-    lambda: Loss(0.01, 9),
+    lambda: Loss(0.05, 30),
     lambda: Duplicate(0.01),
     lambda: Corrupt(0.01),
     lambda: Insert(0.01, 5),

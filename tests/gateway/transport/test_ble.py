@@ -423,7 +423,9 @@ def test_closing_ends_the_connection_and_may_be_repeated(run: Callable[..., None
         await world.stream()
         await world.link.close()
         assert not world.device.connected
+        assert world.device.calls["StopNotify"] == 1
         await world.link.close()
+        assert world.device.calls["Disconnect"] == 1
         assert (await ending(world.link.receive())).reason is Reason.LOST
 
     run(scenario)

@@ -339,10 +339,12 @@ def test_open_that_hangs_is_given_up_and_taken_back_when_it_succeeds_late(
 ) -> None:
     release = threading.Event()
     open_port = serial.Serial.open
+    late: list[serial.Serial] = []  # held, so that nobody but the transport closes it
 
     def hang(port: serial.Serial) -> None:
         release.wait(10)
         open_port(port)
+        late.append(port)
 
     async def main() -> None:
         with monkeypatch.context() as patch:

@@ -1,0 +1,160 @@
+from dataclasses import replace
+from decimal import Decimal
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drivers.assigned import Code, Unit
+from drivers.model import (
+    Event,
+    EventKind,
+    Observation,
+    Origin,
+    Quality,
+    Quantity,
+    Record,
+    SampleArray,
+    Special,
+    Validity,
+)
+from firmware_sim.patient import Patient, Plan
+from gateway.conditioner import Conditioner
+
+RATE_HZ = 125
+PERIOD_NS = 8_000_000
+
+
+def block(
+    first: int, values: list[int], at_ns: int | None = None, quality: Quality | None = None
+) -> Observation:
+    samples = SampleArray.of(values, period_ns=PERIOD_NS, unit=Unit.NOS)
+    start_ns = first * PERIOD_NS if at_ns is None else at_ns
+    return Observation(Code.ECG_ELEC_POTL, samples, start_ns, quality or Quality())
+
+
+def stream(patient: Patient, seconds: int, size: int = 25, start_s: int = 0) -> list[Observation]:
+    blocks = []
+    for first in range(start_s * RATE_HZ, (start_s + seconds) * RATE_HZ, size):
+        ecg = np.rint(patient.samples(first, size)["ecg"] * 100).astype(int)
+        blocks.append(block(first, ecg.tolist()))
+    return blocks
+
+
+def run(records: list[Record], conditioner: Conditioner | None = None) -> list[Record]:
+    conditioner = conditioner or Conditioner()
+    return [out for record in records for out in conditioner.process("board", record)]
+
+
+def intervals(records: list[Record]) -> list[Observation]:
+    return [r for r in records if isinstance(r, Observation) and r.code is Code.ECG_TIME_PD_RR_GL]
+
+
+STOP = Event(EventKind.LOST, 0, "hub_stopped")
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_beats_are_those_of_the_patient(seed: int) -> None:
+    patient = Patient(Plan(seed=seed), RATE_HZ)
+    found = intervals(run([*stream(patient, 60), STOP]))
+    truth = patient.beats(59.9)
+    ends = np.array([r.determined_at_ns for r in found]) / 1e9
+    assert len(found) == len(truth) - 1
+    assert np.abs(ends - truth[1:]).max() < 0.004
+    expected = np.diff(truth) * 1000
+    values = [
+        float(r.value.value)
+        for r in found
+        if isinstance(r.value, Quantity) and isinstance(r.value.value, Decimal)
+    ]
+    assert np.abs(np.array(values) - expected).max() < 8
+
+
+def test_every_record_passes_unchanged_and_first() -> None:
+    records: list[Record] = [
+        *stream(Patient(Plan(), RATE_HZ), 10),
+        Observation(Code.PULS_OXIM_SAT_O2, Quantity(Special.UNKNOWN, Unit.PERCENT), 5),
+        Event(EventKind.MALFORMED, 6, "resync"),
+    ]
+    conditioner = Conditioner()
+    for record in records:
+        assert next(iter(conditioner.process("board", record))) is record
+
+
+def test_what_the_hub_determined_says_so() -> None:
+    derived = [
+        r
+        for r in run([*stream(Patient(Plan(), RATE_HZ), 20)])
+        if isinstance(r, Observation) and not isinstance(r.value, SampleArray)
+    ]
+    assert derived
+    assert {r.origin for r in derived} == {Origin.HUB}
+    assert {r.code for r in derived} == {Code.ECG_TIME_PD_RR_GL, Code.ECG_HEART_RATE}
+
+
+def test_cutting_into_other_blocks_changes_nothing() -> None:
+    patient = Patient(Plan(), RATE_HZ)
+    whole = intervals(run([*stream(patient, 30), STOP]))
+    pieces = intervals(run([*stream(patient, 30, size=1), STOP]))
+    assert [(r.value, round(r.determined_at_ns / 1e6)) for r in whole] == [
+        (r.value, round(r.determined_at_ns / 1e6)) for r in pieces
+    ]
+
+
+@pytest.mark.parametrize("how", ["event", "jump", "lead_off"])
+def test_no_interval_spans_a_gap(how: str) -> None:
+    patient = Patient(Plan(), RATE_HZ)
+    before, after = stream(patient, 10), stream(patient, 10, start_s=13)
+    middles: dict[str, list[Record]] = {
+        "event": [Event(EventKind.GAP, 0, "resync")],
+        "jump": [],
+        "lead_off": [
+            block(10 * RATE_HZ, [0] * 25, quality=Quality(Validity.INVALID, reason="lead_off"))
+        ],
+    }
+    middle = middles[how]
+    if how != "jump":
+        after = [replace(b, determined_at_ns=b.determined_at_ns - 3_000_000_000) for b in after]
+    found = intervals(run([*before, *middle, *after, STOP]))
+    largest = max(
+        float(r.value.value)
+        for r in found
+        if isinstance(r.value, Quantity) and isinstance(r.value.value, Decimal)
+    )
+    assert largest < 1500
+    assert len(found) >= 20
+
+
+def test_two_devices_do_not_mix() -> None:
+    one, two = Patient(Plan(seed=1), RATE_HZ), Patient(Plan(seed=2, heart_rate=110), RATE_HZ)
+    alone = intervals(run([*stream(one, 20)]))
+    conditioner = Conditioner()
+    together: list[Record] = []
+    for a, b in zip(stream(one, 20), stream(two, 20), strict=True):
+        together += [r for r in conditioner.process("one", a) if r is not a]
+        list(conditioner.process("two", b))
+    assert intervals(together) == alone
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.integers(-(1 << 31), (1 << 31) - 1), max_size=40),
+            st.integers(-(1 << 40), 1 << 40),
+            st.sampled_from(
+                [1, 7_000, 999_999, 1_000_000, 8_000_000, 16_666_667, 17_000_000, 10**12]
+            ),
+        ),
+        max_size=12,
+    )
+)
+@settings(max_examples=100, deadline=None)
+def test_never_raises(parts: list[tuple[list[int], int, int]]) -> None:
+    conditioner = Conditioner()
+    for values, at_ns, period_ns in parts:
+        samples = SampleArray.of(values, period_ns=period_ns, unit=Unit.NOS)
+        record = Observation(Code.ECG_ELEC_POTL, samples, at_ns)
+        assert next(iter(conditioner.process("board", record))) is record
+        list(conditioner.process("board", record))
+    list(conditioner.process("board", STOP))
