@@ -8,7 +8,7 @@ from gateway.clock import ClockReading
 
 
 class Stream(StrEnum):
-    """The four logs, in the order in which they are sent.."""
+    """The four logs, in the order in which they are sent."""
 
     ALARM = "alarm"
     VITALS = "vitals"

@@ -296,7 +296,7 @@ class Journal:
 
     def take_damage(self) -> list[Damage]:
         """What was found unreadable since the last call. Named again by each start until the cursor has passed it."""
-        found = [damage for log in self._logs.values() for damage in log.take_damage()]
+        found = [damage for log in self._logs.values() for damage in log.damage.take()]
         return [
             replace(damage, first_sequence=max(damage.first_sequence, acknowledged + 1))
             for damage in found
@@ -338,7 +338,7 @@ class Journal:
                 raise JournalError(f"journal: cannot mark the end: {error}") from error
             finally:
                 for log in self._logs.values():
-                    log.close()
+                    log.seal()
                 self._lock_file.close()
 
     def _check_open(self) -> None:

@@ -20,7 +20,7 @@ from gateway.journal.files import Place, places_in, read_segment
 from gateway.journal.keys import HubKey
 from gateway.journal.pool import Pool
 from gateway.journal.records import decode_batch
-from gateway.journal.scan import Contents, Damage, scan
+from gateway.journal.scan import Contents, Damage, DamageNotes, scan
 from gateway.journal.segment import (
     BLOCK_BYTES,
     TAG_BYTES,
@@ -64,6 +64,11 @@ class _Active:
     contents: Contents
     block: int = 1
 
+    def fits(self, chunk: Chunk) -> bool:
+        """Whether there is room before the last block, which holds the copy of the header."""
+        end = self.block * BLOCK_BYTES + frame_size(len(chunk.plaintext))
+        return end <= self.cipher.header.segment_bytes - BLOCK_BYTES
+
 
 class StreamLog:
     """Frames in, batches out, in the order of their sequence numbers."""
@@ -94,8 +99,8 @@ class StreamLog:
         self._last_tag = bytes(TAG_BYTES)
         self._scanned: tuple[Place, Contents] | None = None
         self._opened: tuple[Place, Cipher] | None = None
-        self._damage: list[Damage] = []
-        self._named: set[tuple[int, int]] = set()
+        self.damage = DamageNotes(lock)
+        """What was found unreadable."""
         self.high_water = 0
         """The last durable sequence number."""
         self.last_frame: FrameHeader | None = None
@@ -111,7 +116,7 @@ class StreamLog:
             self._last_tag = contents.last_tag or self._last_tag
             self.last_frame = contents.frames[-1] if contents.frames else None
         if end <= floor:
-            self._note(Damage(self.stream, end, floor, "missing"))
+            self.damage.note(Damage(self.stream, end, floor, "missing"))
             end = floor + 1
         self.high_water = end - 1
 
@@ -173,7 +178,7 @@ class StreamLog:
                 done = self._commit_some(chunks, reading, make_room)
             except OSError as error:
                 # After a failed write or fsync the kernel may have dropped the pages: no second try in this file.
-                self._seal()
+                self.seal()
                 if failed:
                     raise JournalError(
                         f"journal {self.stream}: the disk failed in two segments: {error}; check it"
@@ -187,13 +192,13 @@ class StreamLog:
     ) -> int:
         """Writes what fits into the open segment, with one sync. Returns how many chunks that is."""
         active = self._active
-        if active is None or not self._fits(active, chunks[0]):
-            self._seal()
+        if active is None or not active.fits(chunks[0]):
+            self.seal()
             active = self._active = self._new_segment(reading, make_room)
         frames: list[FrameHeader] = []
         tag, sequence = self._last_tag, self.high_water + 1
         for chunk in chunks:
-            if not self._fits(active, chunk):
+            if not active.fits(chunk):
                 break
             header = FrameHeader(
                 stream=self.stream,
@@ -219,10 +224,6 @@ class StreamLog:
             active.contents.end = sequence
             self.high_water, self._last_tag, self.last_frame = sequence - 1, tag, frames[-1]
         return len(frames)
-
-    def _fits(self, active: _Active, chunk: Chunk) -> bool:
-        end = active.block * BLOCK_BYTES + frame_size(len(chunk.plaintext))
-        return end <= self._identity.segment_bytes - BLOCK_BYTES
 
     def _new_segment(self, reading: ClockReading, make_room: Callable[[], bool]) -> _Active:
         """A segment with a key of its own. It gets its name only when its header is durable."""
@@ -264,7 +265,8 @@ class StreamLog:
             self._places.append(place)
         return _Active(place, file, cipher, Contents(end=place.first_sequence))
 
-    def _seal(self) -> None:
+    def seal(self) -> None:
+        """Lets go of the open segment, which is never written again."""
         if self._active:
             self._active.file.close()
             self._active = None
@@ -286,23 +288,6 @@ class StreamLog:
         with self._lock:
             place = self._places.pop(0)
         self._pool.put(self._directory / place.name)
-
-    def close(self) -> None:
-        """Lets go of the open segment, which is never written again."""
-        self._seal()
-
-    def take_damage(self) -> list[Damage]:
-        """What was found unreadable since the last call. Each range is named once in the life of a process."""
-        with self._lock:
-            taken, self._damage = self._damage, []
-        return taken
-
-    def _note(self, damage: Damage) -> None:
-        span = damage.first_sequence, damage.last_sequence
-        with self._lock:
-            if span not in self._named:
-                self._named.add(span)
-                self._damage.append(damage)
 
     def _end_of(self, at: int) -> int:
         """The last sequence number of a segment: what follows begins behind it."""
@@ -330,7 +315,7 @@ class StreamLog:
         )
         if self._holds(place):
             for damage in contents.damage:
-                self._note(damage)
+                self.damage.note(damage)
         return contents
 
     def _open(self, place: Place, frame: FrameHeader) -> Batch | None:
@@ -351,7 +336,7 @@ class StreamLog:
             epoch = identity.epoch.hex()
             return Batch(identity.hub, self.stream, epoch, frame.boot_id, frame.clock, entries)
         if self._holds(place):
-            self._note(Damage(self.stream, frame.first_sequence, frame.last_sequence, reason))
+            self.damage.note(Damage(self.stream, frame.first_sequence, frame.last_sequence, reason))
         return None
 
     def _cipher(self, place: Place, file: File) -> Cipher:

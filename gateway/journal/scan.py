@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from threading import Lock
 
 from gateway.journal.entry import Stream
 from gateway.journal.segment import (
@@ -29,6 +30,29 @@ class Damage:
     first_sequence: int
     last_sequence: int
     reason: str
+
+
+class DamageNotes:
+    """What has been found and not been told yet. A range is told once in the life of a process."""
+
+    def __init__(self, lock: Lock) -> None:
+        self._lock = lock
+        self._found: list[Damage] = []
+        self._told: set[tuple[int, int]] = set()
+
+    def note(self, damage: Damage) -> None:
+        """Keeps it, unless that range is known."""
+        span = damage.first_sequence, damage.last_sequence
+        with self._lock:
+            if span not in self._told:
+                self._told.add(span)
+                self._found.append(damage)
+
+    def take(self) -> list[Damage]:
+        """What was found since the last call."""
+        with self._lock:
+            taken, self._found = self._found, []
+        return taken
 
 
 @dataclass(slots=True)

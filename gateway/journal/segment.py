@@ -223,10 +223,12 @@ def parse_header(block: bytes) -> tuple[SegmentHeader, tuple[Recipient, ...]] | 
             boot_id=_text(boot),
             clock=_clock(*fields[12:16]),
         )
-        recipients, at = _recipients(body, at)
+        recipients, end = _recipients(body, at)
     except (struct.error, LookupError, ValueError):
         return None
-    return None if any(body[at:]) else (header, recipients)
+    # Bits that mean nothing today must be as written: what is associated data is packed anew.
+    canonical = header.core() == body[:at] and not body[end:].strip(b"\0")
+    return (header, recipients) if canonical else None
 
 
 def _recipients(body: bytes, at: int) -> tuple[tuple[Recipient, ...], int]:
@@ -236,6 +238,8 @@ def _recipients(body: bytes, at: int) -> tuple[tuple[Recipient, ...], int]:
     for _ in range(count):
         suite, identity, length = _RECIPIENT.unpack_from(body, at)
         at += _RECIPIENT.size
+        if length == 0:
+            raise ValueError("a recipient without a key")
         recipients.append(Recipient(suite, identity, body[at : at + length]))
         at += length
     return tuple(recipients), at
@@ -253,7 +257,7 @@ def parse_frame(block: bytes) -> FrameHeader | None:
     if version != VERSION or count == 0:
         return None
     try:
-        return FrameHeader(
+        header = FrameHeader(
             stream=_STREAM_OF[stream],
             algorithm=algorithm,
             epoch=epoch,
@@ -269,6 +273,7 @@ def parse_frame(block: bytes) -> FrameHeader | None:
         )
     except (LookupError, ValueError):
         return None
+    return header if header.pack() == packed else None
 
 
 def body_is_whole(header: FrameHeader, frame: bytes) -> bool:
@@ -308,7 +313,7 @@ class Cipher:
         end = FRAME_OVERHEAD + header.length
         if not body_is_whole(header, frame):
             raise JournalError("checksum")
-        if any(frame[end:]):
+        if frame[end:].strip(b"\0"):
             raise JournalError("padding")
         try:
             body = frame[FRAME_HEADER_BYTES:end]

@@ -5,13 +5,9 @@ dropped either, since the broker forgets what is acknowledged.
 """
 
 import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway.clock import Clock
 from gateway.journal.entry import Stream
@@ -19,7 +15,9 @@ from gateway.receiver.ledger import Gap, Key, Ledger, Span, Taken
 from gateway.uplink.fields import Json, PayloadError
 from gateway.uplink.notice import Heartbeat, HubStatus
 from gateway.uplink.payload import Message, decode, entry_fields, iso_time
-from gateway.uplink.wire import Incoming, signed_bytes
+from gateway.uplink.receipt import Receipt
+from gateway.uplink.signature import Doubt, VerifyKeys
+from gateway.uplink.wire import Incoming
 
 
 class Rejection(StrEnum):
@@ -54,17 +52,17 @@ class Report:
     missing: int
 
 
-def verify_keys(keys: Mapping[str, str]) -> dict[str, Ed25519PublicKey]:
-    """Hub id to base64 of 32 bytes, as keys. Raises ValueError that names the hub of the first wrong one."""
-    parsed = {}
-    for hub, text in keys.items():
-        try:
-            parsed[hub] = Ed25519PublicKey.from_public_bytes(base64.b64decode(text, validate=True))
-        except (binascii.Error, ValueError) as error:
-            raise ValueError(
-                f"verify key of hub {hub}: {error}; expected base64 of 32 bytes"
-            ) from None
-    return parsed
+DOUBTS = {
+    Doubt.UNKNOWN: (
+        Rejection.UNKNOWN_HUB,
+        "hub: got {hub!r}, expected one with a verify key; configure it",
+    ),
+    Doubt.NO_SIGNATURE: (Rejection.NO_SIGNATURE, "signature: got none, expected one of Ed25519"),
+    Doubt.BAD_SIGNATURE: (
+        Rejection.BAD_SIGNATURE,
+        "signature: got one that does not fit, expected that of hub {hub} over this topic",
+    ),
+}
 
 
 class Intake:
@@ -74,7 +72,9 @@ class Intake:
         self, tenant: str, keys: Mapping[str, str], ledger: Ledger, clock: Clock, *, grace_s: float
     ) -> None:
         self._tenant = tenant
-        self._keys = verify_keys(keys)
+        self._keys = VerifyKeys(keys)
+        self._epochs: dict[str, str] = {}
+        self._touched: set[str] = set()
         self._ledger = ledger
         self._clock = clock
         self._grace_ns = int(grace_s * 1e9)
@@ -110,6 +110,23 @@ class Intake:
         at_ns = self._ledger.next_due_ns(self._grace_ns)
         return None if at_ns is None else max(0.0, (at_ns - self._clock.boottime_ns()) / 1e9)
 
+    def receipts(self, receiver: str) -> list[Receipt]:
+        """What is to be said to each hub that was heard since the last call. Call it when the lines are on disk."""
+        touched, self._touched = self._touched, set()
+        return [
+            Receipt(hub, receiver, self._epochs[hub], self._ledger.held(hub, self._epochs[hub]))
+            for hub in sorted(touched)
+        ]
+
+    @property
+    def owes_receipts(self) -> bool:
+        """A hub was heard since the last receipts."""
+        return bool(self._touched)
+
+    def _heard(self, hub: str, epoch: str) -> None:
+        self._epochs[hub] = epoch
+        self._touched.add(hub)
+
     # --- Checks ----------------------------------------------------------------------------------------
 
     def _verified(self, message: Incoming) -> tuple[str, str]:
@@ -120,20 +137,10 @@ class Intake:
                 Rejection.TOPIC, f"topic: got {message.topic[:200]!r}, expected {expected}"
             )
         hub, kind = parts[3], parts[4]
-        key = self._keys.get(hub)
-        if key is None:
-            text = f"hub: got {hub[:48]!r}, expected one with a verify key; configure it"
-            raise _Rejected(Rejection.UNKNOWN_HUB, text)
-        if message.signature is None:
-            raise _Rejected(Rejection.NO_SIGNATURE, "signature: got none, expected one of Ed25519")
-        try:
-            signature = base64.b64decode(message.signature, validate=True)
-            key.verify(signature, signed_bytes(message.topic, message.payload))
-        except (InvalidSignature, binascii.Error, ValueError):
-            text = (
-                f"signature: got one that does not fit, expected that of hub {hub} over this topic"
-            )
-            raise _Rejected(Rejection.BAD_SIGNATURE, text) from None
+        doubt = self._keys.doubt(hub, message)
+        if doubt is not None:
+            reason, text = DOUBTS[doubt]
+            raise _Rejected(reason, text.format(hub=hub[:48]))
         return hub, kind
 
     def _batch(self, hub: str, kind: str, message: Incoming) -> list[Json]:
@@ -144,6 +151,7 @@ class Intake:
         batch = decoded.batch
         _agree("hub", batch.hub, hub)
         _agree("stream", batch.stream, kind)
+        self._heard(hub, batch.epoch)
         key = Key(hub, batch.stream, batch.epoch)
         span = Span(batch.first_sequence, batch.last_sequence)
         taken = self._ledger.receive(key, span, self._clock.boottime_ns())
@@ -183,6 +191,7 @@ class Intake:
     def _heartbeat(self, hub: str, message: Incoming) -> list[Json]:
         beat = Heartbeat.decode(message.payload)
         _agree("hub", beat.hub, hub)
+        self._heard(hub, beat.epoch)
         if not self._ledger.is_new_beat(hub, beat.boot_id, beat.clock.boottime_ns):
             self._repeats += 1
             return []

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from gateway.journal.entry import Stream
+from gateway.uplink.receipt import Held
 
 MAX_HOLES = 256
 """Holes kept in one track. Hubs send in order, so holes are evictions or crimes; of more, the oldest is final."""
@@ -203,6 +204,14 @@ class Ledger:
             for hole in track.holes
             if hole.named
         ]
+
+    def held(self, hub: str, epoch: str) -> dict[Stream, Held]:
+        """What came of each stream of one journal, for its receipt."""
+        return {
+            key.stream: Held(track.high, tuple((h.span.first, h.span.last) for h in track.holes))
+            for key, track in self.tracks.items()
+            if (key.hub, key.epoch) == (hub, epoch)
+        }
 
     def missing(self) -> int:
         """Entries known to be missing, named or not."""

@@ -121,6 +121,7 @@ def load(path: Path, lines: Lines, now_ns: int) -> Ledger:
                 item.integer("claimed", least=0),
                 [_hole(hole, now_ns) for hole in item.objects("holes")],
             )
+    # A line that the disk damaged counts as not received, so the ledger will name its entry as a gap.
     for line in lines.read(offset):
         with contextlib.suppress(PayloadError):
             _replay(ledger, loads(line), now_ns)
@@ -141,8 +142,9 @@ def _replay(ledger: Ledger, line: Fields, now_ns: int) -> None:
                 ledger.mark_named(key, span)
         case "heartbeat":
             ledger.is_new_beat(line.text("hub"), line.text("boot_id"), line.integer("boottime_ns"))
-            for stream in Stream:
-                mark = line.object("streams").object(stream)
+            streams = line.object("streams")
+            for stream in (stream for stream in Stream if streams.has(stream)):
+                mark = streams.object(stream)
                 key = Key(line.text("hub"), stream, line.text("epoch"))
                 high_water = mark.integer("high_water", least=0)
                 ledger.heartbeat(key, high_water, mark.integer("acknowledged", least=0), now_ns)

@@ -57,11 +57,11 @@ class EcgStream:
                 suits raw counts of a converter.
         """
         if not RATE_LEAST_HZ <= rate_hz <= RATE_MOST_HZ:
-            raise ValueError(
-                f"rate {rate_hz} Hz: expected {RATE_LEAST_HZ:g} to {RATE_MOST_HZ:g}"
-            )
+            raise ValueError(f"rate {rate_hz} Hz: expected {RATE_LEAST_HZ:g} to {RATE_MOST_HZ:g}")
         if not (math.isfinite(floor) and floor > 0):
-            raise ValueError(f"floor {floor}: expected a positive number in the unit of the samples")
+            raise ValueError(
+                f"floor {floor}: expected a positive number in the unit of the samples"
+            )
         separation = round(qrs.SEPARATION_S * rate_hz)
         self._start = _start(rate_hz, floor, separation)
         self._state = self._start.copy()

@@ -98,7 +98,8 @@ def _choose_cache() -> None:
 
     directory = os.environ.get("CACHE_DIRECTORY", "").partition(":")[0]
     if directory and not os.environ.get("NUMBA_CACHE_DIR"):
-        numba.config.CACHE_DIR = str(Path(directory) / "numba")
+        config: Any = numba.config  # it makes its names at run time
+        config.CACHE_DIR = str(Path(directory) / "numba")
 
 
 def _dispatcher(function: Callable[P, R], *, cached: bool) -> Any:
@@ -108,10 +109,11 @@ def _dispatcher(function: Callable[P, R], *, cached: bool) -> Any:
     return numba.njit(cache=cached, fastmath=False, error_model="numpy")(function)
 
 
-def _compile(dispatcher: Any, signature: str) -> Any:
+def _compile(dispatcher: Any, signature: str) -> Callable[..., Any]:
     dispatcher.compile(signature)
     dispatcher.disable_compile()
-    return dispatcher
+    built: Callable[..., Any] = dispatcher
+    return built
 
 
 def _wipe(dispatcher: Any) -> None:

@@ -54,13 +54,17 @@ LEARN_S: Final = 3.0
 """The levels are learnt from the candidates of the first seconds, which are then judged as all others."""
 LOST_S: Final = 4.0
 """Without a beat for so long the levels are learnt again."""
+ALONE: Final = 0.4
+"""What is learnt as signal level is the second greatest amplitude, since the greatest may be the jump of an electrode;
+but at least this part of the greatest, since of a slow rhythm a single beat may have been seen."""
 FALL: Final = 0.25
 """The signal level falls at most to this part at once: a pause must not turn P waves or noise into beats. Also the
 noise level that is supposed after learning."""
-RR_START_S: Final = 1.0
+RR_START_S: Final = 1.5
 RR_LEAST_S: Final = 0.3
 RR_MOST_S: Final = 2.0
-"""The RR interval that is expected, and the bounds of what it learns from."""
+"""The RR interval that is expected before any is known (long, so that a slow rhythm is not searched for beats that it
+does not have), and the bounds of what it learns from."""
 BEFORE_S: Final = 0.06
 AFTER_S: Final = 0.01
 """The R peak is looked for in the stretch whose energy was greatest, and so much around it: the energy of a wide QRS
@@ -77,12 +81,30 @@ WINDOW_MOST: Final = 128
 # Slots of the state array.
 B0, B1, B2, A1, A2 = 0, 1, 2, 3, 4  # low-pass
 C0, C1, C2, D1, D2 = 5, 6, 7, 8, 9  # high-pass
-RATE, WINDOW, SEPARATION, DELAY, FLOOR = 10, 11, 12, 13, 14  # Hz, samples, samples, samples, energy sum
+RATE, WINDOW, SEPARATION, DELAY, FLOOR = (
+    10,
+    11,
+    12,
+    13,
+    14,
+)  # Hz, samples, samples, samples, energy sum
 COUNT, BASE = 15, 16  # samples seen; the first sample, subtracted from all
 X1, X2, U1, U2, Y1, Y2 = 17, 18, 19, 20, 21, 22
-SUM, FRESH, SLOT, BEFORE = 23, 24, 25, 26  # moving sum, sum since the ring began anew, place in it, last sum
+SUM, FRESH, SLOT, BEFORE = (
+    23,
+    24,
+    25,
+    26,
+)  # moving sum, sum since the ring began anew, place in it, last sum
 TOP, TOP_AT = 27, 28  # the open candidate's energy sum and place; -1: none is open
-SIGNAL, NOISE, LAST, RR, DUE, HELD = 29, 30, 31, 32, 33, 34  # levels, last beat, RR, next look-back, queue length
+SIGNAL, NOISE, LAST, RR, DUE, HELD = (
+    29,
+    30,
+    31,
+    32,
+    33,
+    34,
+)  # levels, last beat, RR, next look-back, queue length
 AT_0: Final = 40
 AMP_0: Final = AT_0 + QUEUE
 ENERGY_0: Final = AMP_0 + QUEUE
@@ -121,13 +143,13 @@ def qrs_locate(state: Floats, energy_at: int) -> float:
     # The vertex of the parabola through the three samples around the peak: finer than one sample.
     bend = best_left - 2.0 * best + best_right
     shift = 0.5 * (best_left - best_right) / bend if best_turns and bend < 0.0 else 0.0
-    return max(0.0, best_at + shift - state[DELAY])
+    return max(0.0, best_at + shift - float(state[DELAY]))
 
 
 @kernel("float64(float64[::1], float64)")
 def qrs_threshold(state: Floats, at: float) -> float:
     """The amplitude that a candidate at `at` must exceed."""
-    threshold = state[NOISE] + THRESHOLD * state[SIGNAL]
+    threshold = float(state[NOISE] + THRESHOLD * state[SIGNAL])
     since = at - state[LAST]
     t_wave = min(T_MOST_S * state[RATE], T_SHARE * state[RR])
     if since < t_wave:
@@ -135,15 +157,15 @@ def qrs_threshold(state: Floats, at: float) -> float:
     return threshold
 
 
-@kernel("int64(float64[::1], float64, float64, boolean, float64[:,::1], int64)")
+@kernel("int64(float64[::1], float64, float64, float64, float64[:,::1], int64)")
 def qrs_accept(
-    state: Floats, at: float, amplitude: float, late: bool, out: Floats, found: int
+    state: Floats, at: float, amplitude: float, late: float, out: Floats, found: int
 ) -> int:
-    """Gives out a beat and lets levels and RR learn from it."""
+    """Gives out a beat and lets levels and RR learn from it. `late` is 1 for search-back, else 0."""
     rate, signal = state[RATE], state[SIGNAL]
     out[found, AT] = at
     out[found, RATIO] = state[NOISE] / signal
-    out[found, LATE] = 1.0 if late else 0.0
+    out[found, LATE] = late
     if state[LAST] > -math.inf:
         rr = min(max(at - state[LAST], RR_LEAST_S * rate), RR_MOST_S * rate)
         state[RR] += RR_GAIN * (rr - state[RR])
@@ -160,7 +182,7 @@ def qrs_judge(state: Floats, at: float, amplitude: float, out: Floats, found: in
         apart = at - state[LAST] > 0.5 * state[SEPARATION]
         if apart and amplitude > qrs_threshold(state, at):
             state[HELD] = 0.0
-            return qrs_accept(state, at, amplitude, False, out, found)
+            return qrs_accept(state, at, amplitude, 0.0, out, found)
         state[NOISE] += NOISE_GAIN * (min(amplitude, state[SIGNAL]) - state[NOISE])
     held = int(state[HELD])
     if held == QUEUE:
@@ -195,16 +217,13 @@ def qrs_search_back(state: Floats, out: Floats, found: int) -> int:
             best, best_i = state[AMP_0 + i], i
     if best_i < 0:
         return found
-    found = qrs_accept(state, state[AT_0 + best_i], best, True, out, found)
+    found = qrs_accept(state, state[AT_0 + best_i], best, 1.0, out, found)
     return qrs_replay(state, best_i + 1, out, found)
 
 
 @kernel("int64(float64[::1], float64, float64[:,::1], int64)")
 def qrs_learn(state: Floats, now: float, out: Floats, found: int) -> int:
-    """Sets the levels from the queue, and judges it with them.
-
-    The signal level is the second greatest amplitude: the greatest may be the jump of an electrode.
-    """
+    """Sets the levels from the queue, and judges it with them. Needs two candidates at least."""
     state[DUE] = now + LEARN_S * state[RATE] / 2.0
     first, second = 0.0, 0.0
     for i in range(int(state[HELD])):
@@ -215,7 +234,7 @@ def qrs_learn(state: Floats, now: float, out: Floats, found: int) -> int:
             second = amplitude
     if second <= 0.0:
         return found
-    state[SIGNAL] = max(second, FALL * state[SIGNAL])
+    state[SIGNAL] = max(second, ALONE * first, FALL * state[SIGNAL])
     state[NOISE] = FALL * state[SIGNAL]
     state[LAST] = -math.inf
     state[RR] = RR_START_S * state[RATE]
@@ -238,9 +257,7 @@ def qrs_overdue(state: Floats, now: float, out: Floats, found: int) -> int:
 
 
 @kernel("int64(float64[::1], int64, float64, float64[:,::1], int64)")
-def qrs_candidate(
-    state: Floats, energy_at: int, energy: float, out: Floats, found: int
-) -> int:
+def qrs_candidate(state: Floats, energy_at: int, energy: float, out: Floats, found: int) -> int:
     """A candidate is complete: fill the pause before it, if there was one, then judge it."""
     at = qrs_locate(state, energy_at)
     before = -1

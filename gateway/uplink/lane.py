@@ -7,6 +7,8 @@ from typing import Protocol
 from gateway.journal.entry import Batch, Stream
 from gateway.uplink.outbound import Outbound
 from gateway.uplink.payload import MAX_PAYLOAD_BYTES, Slice, slices
+from gateway.uplink.receipt import Held
+from gateway.uplink.release import Release
 from gateway.uplink.status import StreamStatus
 
 
@@ -47,10 +49,12 @@ class Lane:
         held_until_ns: a refused stream rests until then; None when it does not rest.
     """
 
-    def __init__(self, source: Source, stream: Stream) -> None:
+    def __init__(self, source: Source, stream: Stream, *, by_receipt: bool) -> None:
+        """With `by_receipt` entries are given free on the receiver's word, otherwise on the broker's."""
         self._source = source
         self.stream = stream
         self.outbound = Outbound(source.acknowledged(stream))
+        self._release = Release(self.outbound.cursor) if by_receipt else None
         self.prepared: deque[Slice] = deque()
         self.written = self.outbound.cursor
         self.written_ns = 0
@@ -67,14 +71,61 @@ class Lane:
 
     @property
     def is_delivered(self) -> bool:
-        """Everything durable is acknowledged by the broker."""
-        return self.outbound.cursor >= self.high_water
+        """Everything durable is where it has to be."""
+        return self.released >= self.high_water
 
-    def restart(self) -> None:
-        """Everything behind the cursor is to be sent again."""
-        self.outbound.rewind()
+    @property
+    def released(self) -> int:
+        """Up to here the journal may forget."""
+        return self.outbound.cursor if self._release is None else self._release.mark
+
+    def restart(self, to: int | None = None) -> None:
+        """Everything behind the cursor, or behind `to` before it, is to be sent again."""
+        self.outbound.rewind(to)
         self.prepared.clear()
         self.held_until_ns = None
+
+    def connected(self) -> None:
+        """A new connection knows nothing of what the last one sent."""
+        self.restart()
+        if self._release is not None:
+            self._release.connected()
+
+    def probe_due_ns(self, now_ns: int) -> int | None:
+        """When the receiver is to be asked with a probe; None while it need not be."""
+        if self._release is None:
+            return None
+        return self._release.due_ns(self.outbound.cursor, now_ns)
+
+    async def probe(self, packet_limit_bytes: int, now_ns: int) -> Slice | None:
+        """The oldest entries without a receipt, once more; None while it is not time."""
+        due_ns = self.probe_due_ns(now_ns)
+        if self._release is None or due_ns is None or now_ns < due_ns:
+            return None
+        mark = self._release.mark
+        batch = await asyncio.to_thread(self._source.read, self.stream, mark)
+        if batch is None:
+            return None
+        limit_bytes = min(MAX_PAYLOAD_BYTES, packet_limit_bytes)
+        piece = next(slices(batch, mark, self.high_water, limit_bytes))
+        self._release.probed(piece.last, self.outbound.cursor, now_ns)
+        return piece
+
+    async def receipt(self, held: Held, now_ns: int) -> None:
+        """The receiver says what it holds. A hole counts only while the journal still has what belongs there."""
+        if self._release is None:
+            return
+        mark = min(held.high, self.high_water)
+        for first, last in held.holes:
+            if first > mark:
+                break
+            batch = await asyncio.to_thread(self._source.read, self.stream, first - 1)
+            if batch is not None and batch.first_sequence <= last:
+                mark = max(first, batch.first_sequence) - 1
+                break
+        again = self._release.receipt(mark, now_ns)
+        if again is not None:
+            self.restart(again)
 
     def refuse(self, refusal: str, until_ns: int) -> None:
         """Rests until then. It is tried again for ever and never skipped: what was accepted is not dropped."""
@@ -113,7 +164,7 @@ class Lane:
 
     async def write_cursor(self, now_ns: int) -> None:
         """Makes the cursor durable."""
-        cursor = self.outbound.cursor
+        cursor = self.released
         await asyncio.to_thread(self._source.acknowledge, self.stream, cursor)
         self.written, self.written_ns = cursor, now_ns
 
@@ -121,7 +172,7 @@ class Lane:
         """How this stream stands."""
         return StreamStatus(
             sent=self.outbound.sent,
-            acknowledged=self.outbound.cursor,
+            acknowledged=self.released,
             high_water=self.high_water,
             messages=self.messages,
             evicted=self.evicted,

@@ -66,10 +66,11 @@ class Outbound:
             self._advance()
         return flight
 
-    def rewind(self) -> None:
-        """Forget what was sent behind the cursor, so that it is sent again. Repeats are the receiver's to drop."""
+    def rewind(self, to: int | None = None) -> None:
+        """Forget what was sent behind the cursor, or behind `to` before it, so that it is sent again."""
         self._flights.clear()
         self._done.clear()
+        self.cursor = self.cursor if to is None else min(to, self.cursor)
         self.sent = self.cursor
 
     def _advance(self) -> None:

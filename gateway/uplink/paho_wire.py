@@ -9,7 +9,6 @@ event loop and do nothing else.
 import asyncio
 import base64
 import contextlib
-import ipaddress
 import socket
 import ssl
 import threading
@@ -22,7 +21,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from gateway.config import Broker, Tls
+from gateway.config import Broker
+from gateway.uplink.tls import is_loopback, tls_context
 from gateway.uplink.wire import (
     DEFAULT_RECEIVE_MAXIMUM,
     MAX_PACKET_BYTES,
@@ -46,31 +46,8 @@ NOT_AUTHORISED = frozenset({0x86, 0x87, 0x8A, 0x8C})
 """CONNACK: bad user name or password, not authorised, banned, bad authentication method."""
 
 
-def is_loopback(host: str) -> bool:
-    """Whether what goes to `host` stays on this machine, by its name or address alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def tls_context(tls: Tls) -> ssl.SSLContext:
-    """Mutual TLS 1.2 or later, host name checked. Raises UplinkError where a file cannot be used."""
-    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(tls.ca_file))
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(str(tls.certificate_file), str(tls.key_file), password=_no_password)
-    return context
-
-
 def _properties(packet_type: int) -> Properties:
     return Properties(packet_type)  # type: ignore[no-untyped-call]  # paho leaves it untyped
-
-
-def _no_password() -> str:
-    # Without it OpenSSL asks on the terminal, and a hub would wait for ever.
-    return ""
 
 
 class _Client(paho.Client):
@@ -380,10 +357,17 @@ def _connect_error(broker: Broker, failure: Exception | None) -> UplinkError:
             return UplinkError(Reason.PROTOCOL, f"{where}: {type(failure).__name__}: {failure}")
 
 
-def hub_wires(broker: Broker, client_id: str, sign: Callable[[bytes], bytes]) -> WireFactory:
-    """What an uplink connects with: each call is a fresh client with a clean session that signs what it sends."""
+def hub_wires(
+    broker: Broker, client_id: str, sign: Callable[[bytes], bytes], receipts: str | None = None
+) -> WireFactory:
+    """What an uplink connects with: each call is a fresh client with a clean session that signs what it sends.
+
+    Args:
+        receipts: the topic filter of its receipts; None when it waits for none.
+    """
 
     async def connect(listener: Listener, will: Outgoing) -> PahoWire:
-        return await PahoWire.connect(broker, Session(client_id, sign, will), listener)
+        session = Session(client_id, sign, will, subscribe=receipts)
+        return await PahoWire.connect(broker, session, listener)
 
     return connect

@@ -18,6 +18,7 @@ from gateway.uplink.notice import Mark, Notices
 from gateway.uplink.outbound import Flight
 from gateway.uplink.patience import NS_PER_S, Backoff, Patience, Timing, to_ns
 from gateway.uplink.payload import Slice
+from gateway.uplink.receipts import Receipts
 from gateway.uplink.status import State, UplinkStatus
 from gateway.uplink.wire import Incoming, Outgoing, Reason, UplinkError, Wire, WireFactory
 
@@ -25,6 +26,9 @@ log = logging.getLogger(__name__)
 
 ENVELOPE_BYTES = 512
 """Room for topic, packet head and signature beside the payload in the broker's Maximum Packet Size."""
+
+
+INBOX = 16
 
 
 class Uplink:
@@ -41,19 +45,25 @@ class Uplink:
         window_bytes: int,
         rng: random.Random,
         timing: Timing | None = None,
+        receipts: Receipts | None = None,
     ) -> None:
+        """With `receipts` the journal is given free on the receiver's word, otherwise on the broker's."""
+        self._receipts = receipts
         self._connect = connect
         self._clock = clock
         self._window_bytes = window_bytes
         self._timing = timing or Timing()
         self._backoff = Backoff(self._timing, rng)
         self._patience = Patience(self._timing)
-        self._lanes = {stream: Lane(source, stream) for stream in Stream}
+        self._lanes = {
+            stream: Lane(source, stream, by_receipt=receipts is not None) for stream in Stream
+        }
         self._notices = Notices(hub, version, source.epoch)
         self._pending: deque[Outgoing] = deque(maxlen=2)
         """Status and heartbeat: of more than two the oldest says nothing any more."""
         self._notice_flights: dict[int, int] = {}
         """Message id to when it left."""
+        self._inbox: deque[Incoming] = deque(maxlen=INBOX)
         self._heartbeat_ns = 0
         self._event = asyncio.Event()
         self._draining = False
@@ -121,9 +131,10 @@ class Uplink:
     async def _connection(self) -> None:
         self._lost = None
         for lane in self._lanes.values():
-            lane.restart()
+            lane.connected()
         self._pending.clear()
         self._notice_flights.clear()
+        self._inbox.clear()
         wire = await self._connect(self, self._notices.status(online=False))
         self._state, self._trouble = State.CONNECTED, None
         since_ns = self._clock.boottime_ns()
@@ -147,6 +158,7 @@ class Uplink:
             if self._lost is not None:
                 raise self._lost
             self._check_answers()
+            await self._take_receipts(wire)
             if self._clock.boottime_ns() >= self._heartbeat_ns:
                 self._pending.append(self._heartbeat())
                 self._heartbeat_ns = self._clock.boottime_ns() + to_ns(self._timing.heartbeat)
@@ -170,7 +182,10 @@ class Uplink:
                 message_id = wire.publish(self._pending.popleft())
                 self._notice_flights[message_id] = self._clock.boottime_ns()
                 continue
-            found = await self._next(limits.maximum_packet_bytes - ENVELOPE_BYTES)
+            limit_bytes = limits.maximum_packet_bytes - ENVELOPE_BYTES
+            if await self._probe(wire, limit_bytes):
+                continue
+            found = await self._next(limit_bytes)
             if found is None:
                 return
             lane, piece = found
@@ -182,6 +197,28 @@ class Uplink:
             lane.outbound.launch(message_id, Flight(piece.first, piece.last, size, now))
             lane.prepared.popleft()
             lane.messages += 1
+
+    async def _probe(self, wire: Wire, limit_bytes: int) -> bool:
+        """Asks the receiver, by sending again the oldest entries that it gave no receipt for."""
+        for lane in self._lanes.values():
+            now = self._clock.boottime_ns()
+            piece = await lane.probe(limit_bytes, now)
+            if piece is not None:
+                log.debug(
+                    "uplink: no receipt for %s from %d on, sent again", lane.stream, piece.first
+                )
+                message_id = wire.publish(Outgoing(self._notices.topic(lane.stream), piece.payload))
+                self._notice_flights[message_id] = now
+                return True
+        return False
+
+    async def _take_receipts(self, wire: Wire) -> None:
+        while self._inbox:
+            message = self._inbox.popleft()
+            wire.acknowledge(message.message_id)
+            receipt = self._receipts.read(message) if self._receipts is not None else None
+            for stream, held in receipt.streams.items() if receipt is not None else ():
+                await self._lanes[stream].receipt(held, self._clock.boottime_ns())
 
     async def _next(self, limit_bytes: int) -> tuple[Lane, Slice] | None:
         """The next slice by the order of the streams; it stays prepared until it is sent."""
@@ -207,7 +244,7 @@ class Uplink:
             self._patience.answered(sent_ns, now)
             if refusal is not None:
                 self._refusals += 1
-                log.warning("uplink: status or heartbeat refused: %s", refusal)
+                log.warning("uplink: status, heartbeat or probe refused: %s", refusal)
             return
         for lane in self._lanes.values():
             flight = lane.outbound.land(message_id, accepted=refusal is None)
@@ -226,7 +263,9 @@ class Uplink:
         self._event.set()
 
     def arrived(self, message: Incoming) -> None:
-        """A hub subscribes to nothing, so nothing arrives."""
+        """A receipt came. Each carries the whole truth, so of more than can wait the oldest is not missed."""
+        self._inbox.append(message)
+        self._event.set()
 
     # --- Waiting -----------------------------------------------------------------------------------------
 
@@ -274,7 +313,8 @@ class Uplink:
         for lane in self._lanes.values():
             if not lane.outbound.in_flight:
                 deadlines.append(lane.held_until_ns)
-            if lane.outbound.cursor > lane.written:
+            deadlines.append(lane.probe_due_ns(self._clock.boottime_ns()))
+            if lane.released > lane.written:
                 deadlines.append(lane.written_ns + to_ns(self._timing.cursor))
         return min(at for at in deadlines if at is not None)
 
@@ -284,7 +324,7 @@ class Uplink:
             now = self._clock.boottime_ns()
             idle = not lane.outbound.in_flight and not lane.prepared
             due = at_once or idle or now >= lane.written_ns + to_ns(self._timing.cursor)
-            if due and lane.outbound.cursor > lane.written:
+            if due and lane.released > lane.written:
                 await lane.write_cursor(now)
 
     # --- Small parts -------------------------------------------------------------------------------------
@@ -301,5 +341,5 @@ class Uplink:
 
     def _heartbeat(self) -> Outgoing:
         lanes = self._lanes.items()
-        marks = {stream: Mark(lane.high_water, lane.outbound.cursor) for stream, lane in lanes}
+        marks = {stream: Mark(lane.high_water, lane.released) for stream, lane in lanes}
         return self._notices.heartbeat(self._clock, marks)

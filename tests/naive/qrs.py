@@ -1,5 +1,8 @@
-"""The QRS detector again, over a whole recording at once: filters by their definition, sums added up afresh, the
-decisions as a list of candidates that is walked through. Its constants are those of the kernel."""
+"""The QRS detector again, over a whole recording at once.
+
+Filters by their definition, sums added up afresh, the decisions as a list of candidates that is walked through.
+Its constants are those of the kernel.
+"""
 
 import math
 from dataclasses import dataclass, field
@@ -42,8 +45,10 @@ def clean(samples: Floats) -> Floats:
 
 
 def energy_maxima(energy: Floats, separation: int, floor: float) -> list[tuple[int, int]]:
-    """(place, when it is known) of each maximum that stays the greatest for `separation` samples; the last, still
-    open one is known at the end."""
+    """(place, when it is known) of each maximum that stays the greatest for `separation` samples.
+
+    The last may still be open: it is known at the end.
+    """
     found = []
     top, top_at = floor, None
     for n in range(len(energy)):
@@ -97,9 +102,7 @@ class Decisions:
         self.beats.append((at, self.noise / self.signal, late))
         if self.last is not None:
             rr = float(
-                np.clip(
-                    at - self.last, qrs.RR_LEAST_S * self.rate_hz, qrs.RR_MOST_S * self.rate_hz
-                )
+                np.clip(at - self.last, qrs.RR_LEAST_S * self.rate_hz, qrs.RR_MOST_S * self.rate_hz)
             )
             self.rr += qrs.RR_GAIN * (rr - self.rr)
         clipped = min(amplitude, qrs.CLIP * self.signal)
@@ -142,7 +145,7 @@ class Decisions:
         amplitudes = sorted(amplitude for _, amplitude in self.waiting)
         if len(amplitudes) < 2:
             return
-        self.signal = max(amplitudes[-2], qrs.FALL * self.signal)
+        self.signal = max(amplitudes[-2], qrs.ALONE * amplitudes[-1], qrs.FALL * self.signal)
         self.noise = qrs.FALL * self.signal
         self.last, self.rr = None, qrs.RR_START_S * self.rate_hz
         self.replay(self.waiting)

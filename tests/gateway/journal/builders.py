@@ -1,5 +1,6 @@
 """A journal on a simulated disk, and records that can be told apart."""
 
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def audit(number: int) -> Event:
     return Event(EventKind.CONNECTED, number, "test")
 
 
-MAKERS = {
+MAKERS: dict[Stream, Callable[[int], Record]] = {
     Stream.ALARM: alarm,
     Stream.VITALS: vital,
     Stream.WAVEFORM: wave,

@@ -1,6 +1,7 @@
 """A disk in memory that loses power: what was not synced survives in part, torn, or not at all."""
 
 from collections.abc import Callable
+from errno import ENOENT
 from pathlib import Path
 from random import Random
 from typing import Self
@@ -125,7 +126,7 @@ class SimulatedDisk:
         try:
             return self.directories[path.parent].cache[path.name]
         except KeyError:
-            raise FileNotFoundError(path) from None
+            raise FileNotFoundError(ENOENT, "no such file", str(path)) from None
 
     def make_directory(self, path: Path) -> None:
         self.directories.setdefault(path, Directory())  # never lost: making it again is harmless

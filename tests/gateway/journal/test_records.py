@@ -1,5 +1,6 @@
 """Every record comes back as it was; any bytes at all give records or a JournalError."""
 
+from contextlib import suppress
 from decimal import Decimal
 
 import pytest
@@ -78,7 +79,7 @@ EVENTS = st.builds(
 
 
 @given(st.lists(st.tuples(TEXT, st.none() | TEXT, OBSERVATIONS | EVENTS), min_size=1, max_size=4))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_records_come_back_as_they_were(items: list[tuple[str, str | None, Observation]]) -> None:
     batch = join([encode_entry(device, subject, record) for device, subject, record in items])
     entries = decode_batch(batch, 7)
@@ -108,24 +109,20 @@ def test_text_that_is_no_unicode_is_refused() -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=500)
+@settings(max_examples=250)
 def test_any_bytes_are_refused_or_read(data: bytes) -> None:
-    try:
+    with suppress(JournalError):
         decode_batch(data, 1)
-    except JournalError:
-        pass
 
 
 @given(OBSERVATIONS | EVENTS, st.data())
-@settings(max_examples=500)
+@settings(max_examples=250)
 def test_a_changed_batch_is_refused_or_read(record: Observation, data: st.DataObject) -> None:
     batch = bytearray(join([encode_entry("d", None, record)]))
     for _ in range(data.draw(st.integers(1, 3))):
         batch[data.draw(st.integers(0, len(batch) - 1))] = data.draw(st.integers(0, 255))
-    try:
+    with suppress(JournalError):
         decode_batch(bytes(batch), 1)
-    except JournalError:
-        pass
 
 
 def test_a_later_version_is_named() -> None:

@@ -75,3 +75,34 @@ def test_nothing_is_missing_and_nothing_is_repeated(tmp_path: Path, seed: int) -
         assert sorted(got[stream]) == sequences, stream
     assert journal.cursors == {stream: journal.high_water(stream) for stream in Stream}
     assert [line for line in lines if line["type"] == "gap"] == []
+
+
+def test_what_a_broker_forgot_after_its_acknowledgement_is_named(tmp_path: Path) -> None:
+    journal = MemoryJournal()
+
+    async def main() -> None:
+        async with FaultBroker(Faults(), 1) as server:
+            broker = Broker("127.0.0.1", server.port)
+            receiver, uplink = (
+                make_receiver(tmp_path, broker, grace_s=0.1),
+                make_uplink(journal, broker, BRISK),
+            )
+            async with running(uplink.run()):
+                async with running(receiver.run()):
+                    await until(lambda: receiver.is_connected, "receiver connects")
+                    journal.commit(Stream.VITALS, 5)
+                    uplink.wake()
+                    await until(lambda: receiver.report().entries == 5, "first entries")
+                journal.commit(Stream.VITALS, 3)
+                uplink.wake()
+                await until(lambda: journal.cursors[Stream.VITALS] == 8, "acknowledged")
+                server.sessions["receiver-1"].queue.clear()
+                again = make_receiver(tmp_path, broker, grace_s=0.1)
+                async with running(again.run()):
+                    await until(lambda: again.report().open_gaps == 1, "gap")
+
+    asyncio.run(main())
+    gaps = [line for line in read_lines(tmp_path / "lines.jsonl") if line["type"] == "gap"]
+    assert [(gap["stream"], gap["first"], gap["last"], gap["cause"]) for gap in gaps] == [
+        ("vitals", 6, 8, "tail")
+    ]

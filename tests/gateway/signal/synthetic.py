@@ -16,7 +16,9 @@ NARROW = (
 WIDE = ((1100.0, 0.0, 0.035), (-500.0, 0.09, 0.04), (-300.0, 0.3, 0.05))
 
 
-def ecg(beats_s: Floats, seconds: float, rate_hz: float, wide: frozenset[int] = frozenset()) -> Floats:
+def ecg(
+    beats_s: Floats, seconds: float, rate_hz: float, wide: frozenset[int] = frozenset()
+) -> Floats:
     """A clean ECG with its R peaks at `beats_s`; those whose numbers are in `wide` are ventricular ectopics."""
     t = np.arange(round(seconds * rate_hz)) / rate_hz
     x = np.zeros(t.size)
@@ -26,7 +28,9 @@ def ecg(beats_s: Floats, seconds: float, rate_hz: float, wide: frozenset[int] = 
     return x
 
 
-def rhythm(seconds: float, mean_rr_s: float, rng: np.random.Generator, spread: float = 0.05) -> Floats:
+def rhythm(
+    seconds: float, mean_rr_s: float, rng: np.random.Generator, spread: float = 0.05
+) -> Floats:
     """R peaks with independent intervals: 5 % spread is sinus rhythm, 25 % as irregular as atrial fibrillation."""
     intervals = mean_rr_s * (1 + spread * rng.uniform(-1.7, 1.7, round(2 * seconds / mean_rr_s)))
     beats = 0.4 + np.cumsum(intervals)
@@ -34,8 +38,9 @@ def rhythm(seconds: float, mean_rr_s: float, rng: np.random.Generator, spread: f
 
 
 def noisy(x: Floats, rms_uv: float, rate_hz: float, rng: np.random.Generator) -> Floats:
-    """Adds white noise, baseline wander of 1 mV and mains hum, then rounds to counts."""
+    """Adds white noise, baseline wander of 1 mV and, where the rate can show it, mains hum; rounds to counts."""
     t = np.arange(x.size) / rate_hz
     wander = 1000 * np.sin(2 * np.pi * 0.23 * t)
-    hum = rms_uv * np.sin(2 * np.pi * min(50.0, rate_hz / 2.5) * t)
-    return np.rint(x + wander + hum + rng.normal(0, rms_uv, x.size))
+    hum = rms_uv * np.sin(2 * np.pi * 50 * t) if rate_hz > 110 else 0.0
+    counts: Floats = np.rint(x + wander + hum + rng.normal(0, rms_uv, x.size))
+    return counts

@@ -30,7 +30,7 @@ def test_finds_every_beat_from_the_first_on(rate_hz: float, mean_rr_s: float) ->
     found = beats_s(noisy(ecg(truth, 40, rate_hz), 20, rate_hz, rng), rate_hz)
     assert compare(truth, found) == Score(truth.size, 0, 0)
     assert abs(np.median(found - truth)) < 0.005
-    assert np.abs(found - truth).max() < 0.025
+    assert np.abs(found - truth).max() < max(0.025, 2.5 / rate_hz)
 
 
 @pytest.mark.parametrize("scale", [-1.0, 0.01, 100.0])
@@ -92,7 +92,7 @@ def test_gain_that_falls_to_a_tenth_is_followed() -> None:
 @pytest.mark.parametrize("level", [0.0, 1e6])
 def test_a_flat_line_has_no_beats(level: float) -> None:
     assert not beats_s(np.full(125 * 60, level), 125).size
-    dither = np.random.default_rng(1).integers(0, 2, 125 * 60)
+    dither = np.random.default_rng(1).integers(0, 2, 125 * 60).astype(np.float64)
     assert not beats_s(level + dither, 125).size
 
 

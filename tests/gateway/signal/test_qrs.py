@@ -83,14 +83,18 @@ def test_integers_and_floats_give_the_same_bits() -> None:
     whole = detect(x, 250.0, [])
     for kind in (np.int32, np.int64, np.float64):
         stream = EcgStream(250.0)
-        assert whole.tobytes() == together([stream.process(x.astype(kind)), stream.flush()]).tobytes()
+        assert (
+            whole.tobytes() == together([stream.process(x.astype(kind)), stream.flush()]).tobytes()
+        )
 
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000), rate_hz=st.sampled_from(RATES_HZ))
 def test_beats_are_in_order_and_apart_whatever_comes(seed: int, rate_hz: float) -> None:
     rng = np.random.default_rng(seed)
-    x = np.concatenate([trouble(seed, rate_hz, 10), rng.normal(0, 500, 2000), np.cumsum(rng.normal(0, 50, 2000))])
+    x = np.concatenate(
+        [trouble(seed, rate_hz, 10), rng.normal(0, 500, 2000), np.cumsum(rng.normal(0, 50, 2000))]
+    )
     got = detect(x, rate_hz, [])
     assert np.isfinite(got).all()
     assert (np.diff(got[:, 0]) > 0.1 * rate_hz).all()

@@ -1,0 +1,108 @@
+"""The journal against a list: any order of calls, restarts and power cuts."""
+
+from random import Random
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from drivers.model import Record
+from gateway.journal.entry import Stream
+from gateway.journal.journal import JournalFull
+from tests.gateway.journal.builders import MAKERS, open_journal, read_all
+from tests.gateway.journal.simulated_disk import SimulatedDisk
+
+STREAMS = st.sampled_from(Stream)
+SEGMENTS = 14
+
+
+class JournalMachine(RuleBasedStateMachine):
+    """A list of records for each stream, and the numbers that were named as given up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.disk = SimulatedDisk()
+        self.boots = 0
+        self.records: dict[Stream, list[Record]] = {stream: [] for stream in Stream}
+        self.durable = dict.fromkeys(Stream, 0)
+        self.acknowledged = dict.fromkeys(Stream, 0)
+        self.named: set[tuple[Stream, int]] = set()
+        self.journal = open_journal(self.disk, segments=SEGMENTS)
+
+    @rule(stream=STREAMS, count=st.integers(1, 12), number=st.integers(0, 1 << 30))
+    def append(self, stream: Stream, count: int, number: int) -> None:
+        for n in range(count):
+            record = MAKERS[stream](number + n)
+            assert self.journal.append("device", record) == len(self.records[stream]) + 1
+            self.records[stream].append(record)
+
+    @rule()
+    def commit(self) -> None:
+        try:
+            self.journal.commit()
+        except JournalFull:
+            status = self.journal.status()
+            assert status.size_bytes == status.max_bytes
+        else:
+            for stream in Stream:
+                assert self.journal.high_water(stream) == len(self.records[stream])
+        self._note()
+
+    @rule(stream=STREAMS, back=st.integers(0, 5))
+    def acknowledge(self, stream: Stream, back: int) -> None:
+        sequence = max(self.durable[stream] - back, 0)
+        self.journal.acknowledge(stream, sequence)
+        self.acknowledged[stream] = max(self.acknowledged[stream], sequence)
+
+    @rule()
+    def close_and_open(self) -> None:
+        try:
+            self.journal.close()
+        except JournalFull:
+            pass
+        else:
+            assert not any(
+                self.journal.high_water(stream) < len(self.records[stream]) for stream in Stream
+            )
+        self._note()
+        self._open()
+
+    @rule(seed=st.integers(0, 1 << 30))
+    def cut_the_power(self, seed: int) -> None:
+        self.disk.crash(Random(seed))
+        self._open()
+
+    def _open(self) -> None:
+        self.boots += 1
+        boot_id = f"boot-{self.boots}"
+        self.journal = open_journal(self.disk, segments=SEGMENTS, boot_id=boot_id)
+        self._note()
+        for stream in Stream:
+            del self.records[stream][self.durable[stream] :]
+
+    def _note(self) -> None:
+        """What the journal says about itself, against what it said before."""
+        for e in self.journal.take_evictions():
+            assert e.stream in {Stream.WAVEFORM, Stream.VITALS}
+            span = range(e.first_sequence, e.last_sequence + 1)
+            self.named |= {(e.stream, n) for n in span}
+        for stream in Stream:
+            assert self.journal.high_water(stream) >= self.durable[stream]
+            self.durable[stream] = self.journal.high_water(stream)
+
+    @invariant()
+    def what_is_readable_is_what_was_committed(self) -> None:
+        assert self.journal.status().size_bytes <= SEGMENTS * 32_768
+        assert self.journal.take_damage() == list(self.journal.recovery.damage) == []
+        for stream in Stream:
+            after = self.acknowledged[stream]
+            assert self.journal.acknowledged(stream) == after
+            numbers = range(after + 1, self.durable[stream] + 1)
+            found = {e.sequence: e.record for e in read_all(self.journal, stream, after)}
+            for n, record in found.items():
+                assert record == self.records[stream][n - 1]
+            assert set(numbers) - found.keys() <= {n for s, n in self.named if s is stream}
+
+
+JournalMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestJournal = JournalMachine.TestCase

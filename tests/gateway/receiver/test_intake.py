@@ -1,0 +1,211 @@
+import base64
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from gateway.clock import ClockReading, ClockState
+from gateway.journal.entry import Stream
+from gateway.receiver.intake import Intake
+from gateway.receiver.ledger import Ledger
+from gateway.receiver.store import Lines, load, save
+from gateway.uplink.fields import PayloadError
+from gateway.uplink.notice import Heartbeat, HubStatus, Mark, Notices
+from gateway.uplink.payload import slices
+from gateway.uplink.wire import Incoming, signed_bytes
+from tests.gateway.uplink.bench import EPOCH, HUB, KEY, PUBLIC, MemoryJournal, clock, read_lines
+
+NOTICES = Notices(HUB, "test", EPOCH)
+
+
+def signed(topic: str, payload: bytes, key: Ed25519PrivateKey = KEY) -> Incoming:
+    signature = base64.b64encode(key.sign(signed_bytes(topic, payload))).decode()
+    return Incoming(1, topic, payload, retain=False, signature=signature)
+
+
+def batch(first: int, count: int, stream: Stream = Stream.VITALS) -> Incoming:
+    journal = MemoryJournal()
+    journal.commit(stream, first + count - 1)
+    whole = journal.batches[stream][0]
+    piece = replace(whole, entries=whole.entries[first - 1 :])
+    (only,) = slices(piece, 0, 100, 10**6)
+    return signed(NOTICES.topic(stream), only.payload)
+
+
+def beat(boottime_ns: int, high_water: int, acknowledged: int) -> Incoming:
+    reading = ClockReading(boottime_ns, 2, ClockState.UNSET)
+    marks = {Stream.VITALS: Mark(high_water, acknowledged)}
+    payload = Heartbeat(HUB.id, EPOCH, "boot-1", reading, marks).encode()
+    return signed(NOTICES.topic("heartbeat"), payload)
+
+
+def make_intake(ledger: Ledger | None = None, grace_s: float = 0.0) -> Intake:
+    return Intake(HUB.tenant, {HUB.id: PUBLIC}, ledger or Ledger(), clock(), grace_s=grace_s)
+
+
+def take(intake: Intake, message: Incoming) -> list[dict[str, Any]]:
+    return cast("list[dict[str, Any]]", intake.take(message))
+
+
+def test_entries_are_written_once_and_repeats_counted() -> None:
+    intake = make_intake()
+    assert [line["sequence"] for line in take(intake, batch(1, 5))] == [1, 2, 3, 4, 5]
+    assert take(intake, batch(1, 5)) == []
+    assert [line["sequence"] for line in take(intake, batch(4, 4))] == [6, 7]
+    report = intake.report()
+    assert (report.entries, report.repeats, report.rejected) == (7, 7, 0)
+
+
+def test_an_entry_line_says_who_what_and_when() -> None:
+    (line,) = take(make_intake(), batch(1, 1))
+    assert (line["type"], line["hub"], line["stream"], line["epoch"]) == (
+        "entry",
+        "hub-1",
+        "vitals",
+        "e1",
+    )
+    assert (line["device"], line["boot_id"]) == ("belt", "boot-1")
+    assert line["record"]["name"] == "MDC_ECG_HEART_RATE"
+    assert line["record"]["clock"] == "synchronised"
+    assert line["received_at_boottime_ns"] > 0
+
+
+GOOD = batch(1, 2)
+STRANGER = Ed25519PrivateKey.generate()
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (replace(GOOD, signature=None), "no_signature"),
+        (replace(GOOD, signature="AAAA"), "bad_signature"),
+        (replace(GOOD, signature="no base64"), "bad_signature"),
+        (signed(GOOD.topic, GOOD.payload, STRANGER), "bad_signature"),
+        (
+            replace(GOOD, payload=GOOD.payload.replace(b'"value":1,', b'"value":9,')),
+            "bad_signature",
+        ),
+        (replace(GOOD, topic=NOTICES.topic("alarm")), "bad_signature"),
+        (signed(NOTICES.topic("alarm"), GOOD.payload), "disagrees"),
+        (signed(GOOD.topic, GOOD.payload.replace(b"hub-1", b"hub-2")), "disagrees"),
+        (signed("wardlink/1/ward/hub-2/vitals", GOOD.payload), "unknown_hub"),
+        (signed("wardlink/1/other/hub-1/vitals", GOOD.payload), "topic"),
+        (signed(NOTICES.topic("gossip"), GOOD.payload), "topic"),
+        (signed("x", b""), "topic"),
+        (signed(GOOD.topic, GOOD.payload[:-1]), "malformed"),
+        (signed(NOTICES.topic("status"), b"{}"), "malformed"),
+        (signed(NOTICES.topic("heartbeat"), GOOD.payload), "malformed"),
+    ],
+)
+def test_what_fails_a_check_is_kept_but_is_no_data(message: Incoming, reason: str) -> None:
+    intake = make_intake()
+    (line,) = take(intake, message)
+    assert (line["type"], line["reason"]) == ("rejected", reason)
+    assert base64.b64decode(line["payload"]) == message.payload
+    assert intake.report().rejected == 1
+    assert intake.report().entries == 0
+    assert [good["type"] for good in take(intake, GOOD)] == ["entry", "entry"]
+
+
+def test_a_gap_is_named_and_closed() -> None:
+    intake = make_intake()
+    take(intake, batch(1, 1))
+    take(intake, batch(4, 1))
+    (gap,) = cast("list[dict[str, Any]]", intake.due())
+    assert (gap["type"], gap["first"], gap["last"], gap["count"], gap["cause"]) == (
+        "gap",
+        2,
+        3,
+        2,
+        "sequence",
+    )
+    assert intake.report().open_gaps == 1
+    *entries, closed = take(intake, batch(2, 2))
+    assert [line["sequence"] for line in entries] == [2, 3]
+    assert (closed["type"], closed["first"], closed["last"]) == ("gap_closed", 2, 3)
+    assert (intake.report().open_gaps, intake.report().missing) == (0, 0)
+
+
+def test_a_heartbeat_proves_a_cut_tail_and_an_old_one_proves_nothing() -> None:
+    intake = make_intake()
+    take(intake, batch(1, 3))
+    (line,) = take(intake, beat(10, 9, 5))
+    assert line["streams"]["vitals"] == {"high_water": 9, "acknowledged": 5, "received": 5}
+    (gap,) = cast("list[dict[str, Any]]", intake.due())
+    assert (gap["first"], gap["last"], gap["cause"]) == (4, 5, "tail")
+    _, rollback = take(intake, beat(20, 7, 5))
+    assert (rollback["first"], rollback["last"], rollback["cause"]) == (8, 9, "rollback")
+    assert take(intake, beat(10, 9, 5)) == []
+    assert take(intake, beat(15, 1, 1)) == []
+
+
+def test_a_retained_status_that_comes_again_is_one_line() -> None:
+    intake = make_intake()
+    payload = HubStatus(HUB.id, online=True, version="1", epoch=EPOCH).encode()
+    message = signed(NOTICES.topic("status"), payload)
+    assert [line["state"] for line in take(intake, message)] == ["online"]
+    assert take(intake, message) == []
+
+
+def test_a_wrong_verify_key_is_named() -> None:
+    with pytest.raises(ValueError, match="hub-9"):
+        Intake("ward", {"hub-9": "short"}, Ledger(), clock(), grace_s=1)
+
+
+@pytest.mark.parametrize("saved_after", [0, 1, 2, 3, 4])
+def test_a_restart_knows_exactly_what_was_written(tmp_path: Path, saved_after: int) -> None:
+    """Whatever the age of the state file, and with the last line torn."""
+    lines = Lines(tmp_path / "lines")
+    ledger = load(tmp_path / "state", lines, 0)
+    intake = make_intake(ledger)
+    for n, message in enumerate([batch(1, 2), batch(6, 1), beat(5, 9, 8), batch(3, 1)]):
+        if n == saved_after:
+            save(tmp_path / "state", ledger, lines.length)
+        lines.append(intake.take(message))
+        lines.append(intake.due())
+    if saved_after == 4:
+        save(tmp_path / "state", ledger, lines.length)
+    lines.close()
+    length = (tmp_path / "lines").stat().st_size
+    with (tmp_path / "lines").open("ab") as file:
+        file.write(b'{"type":"entry","hub":"hub-1","str')
+
+    again = Lines(tmp_path / "lines")
+    assert again.length == length
+    restored = load(tmp_path / "state", again, 0)
+    assert restored.open_gaps() == ledger.open_gaps()
+    assert restored.missing() == ledger.missing() == 4
+    assert {k: (t.high, t.claimed) for k, t in restored.tracks.items()} == {
+        k: (t.high, t.claimed) for k, t in ledger.tracks.items()
+    }
+    second = make_intake(restored)
+    assert second.due() == []
+    assert take(second, batch(1, 3)) == []
+    assert take(second, beat(5, 1, 1)) == []
+    assert [line["sequence"] for line in take(second, batch(4, 1)) if line["type"] == "entry"] == [
+        4
+    ]
+    again.close()
+
+
+def test_lines_that_were_rotated_away_are_not_missed(tmp_path: Path) -> None:
+    lines = Lines(tmp_path / "lines")
+    intake = make_intake(ledger := Ledger())
+    lines.append(intake.take(batch(1, 3)))
+    save(tmp_path / "state", ledger, lines.length)
+    lines.close()
+    (tmp_path / "lines").unlink()
+    again = Lines(tmp_path / "lines")
+    assert take(make_intake(load(tmp_path / "state", again, 0)), batch(1, 4))[0]["sequence"] == 4
+    again.close()
+
+
+def test_a_damaged_state_file_is_said(tmp_path: Path) -> None:
+    (tmp_path / "state").write_bytes(b'{"schema":"other"}')
+    lines = Lines(tmp_path / "lines")
+    with pytest.raises(PayloadError, match="other"):
+        load(tmp_path / "state", lines, 0)
+    lines.close()
+    assert read_lines(tmp_path / "lines") == []

@@ -1,0 +1,273 @@
+"""The wire against a real mosquitto with mutual TLS, and against servers that are none."""
+
+import asyncio
+import contextlib
+import datetime as dt
+import ipaddress
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from gateway.config import Broker, Tls
+from gateway.journal.entry import Stream
+from gateway.uplink.paho_wire import PahoWire
+from gateway.uplink.tls import is_loopback
+from gateway.uplink.wire import Incoming, Reason, Session, UplinkError
+from tests.gateway.uplink.bench import (
+    MemoryJournal,
+    Mosquitto,
+    free_port,
+    make_receiver,
+    make_uplink,
+    mosquitto,
+    running,
+    until,
+)
+
+DAY = dt.timedelta(days=1)
+
+
+class Authority:
+    """A throw-away certificate authority."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder
+        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.file = folder / f"{name}.pem"
+        self.file.write_bytes(
+            self._sign(self.name, self.key, ca=True).public_bytes(serialization.Encoding.PEM)
+        )
+
+    def _sign(
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePrivateKey,
+        *,
+        ca: bool = False,
+        san: list[x509.GeneralName] | None = None,
+        begins: dt.timedelta = -DAY,
+        ends: dt.timedelta = DAY,
+    ) -> x509.Certificate:
+        now = dt.datetime.now(dt.UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self.name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now + begins)
+            .not_valid_after(now + ends)
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        )
+        if san is not None:
+            builder = builder.add_extension(x509.SubjectAlternativeName(san), critical=False)
+        return builder.sign(self.key, hashes.SHA256())
+
+    def issue(
+        self,
+        name: str,
+        *,
+        host: str | None = None,
+        begins: dt.timedelta = -DAY,
+        ends: dt.timedelta = DAY,
+    ) -> tuple[Path, Path]:
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+        san: list[x509.GeneralName] = [address if host is None else x509.DNSName(host)]
+        certificate = self._sign(subject, key, san=san, begins=begins, ends=ends)
+        certificate_file, key_file = self.folder / f"{name}.crt", self.folder / f"{name}.key"
+        certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        key_file.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        return certificate_file, key_file
+
+
+@contextlib.contextmanager
+def tls_mosquitto(folder: Path, ca: Authority, server: tuple[Path, Path]) -> Iterator[Mosquitto]:
+    listener = (
+        f"cafile {ca.file}\ncertfile {server[0]}\nkeyfile {server[1]}\n"
+        "require_certificate true\nuse_identity_as_username true\ntls_version tlsv1.2\n"
+    )
+    with mosquitto(folder, listener) as running_server:
+        yield running_server
+
+
+class Ears:
+    """A listener that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.losses: list[UplinkError] = []
+
+    def answered(self, message_id: int, refusal: str | None) -> None:
+        pass
+
+    def lost(self, error: UplinkError) -> None:
+        self.losses.append(error)
+
+    def arrived(self, message: Incoming) -> None:
+        pass
+
+
+def refusal(broker: Broker, limit_s: float = 5.0) -> UplinkError:
+    async def main() -> None:
+        wire = await PahoWire.connect(broker, Session("hub-1"), Ears(), limit_s=limit_s)
+        wire.abort()
+
+    with pytest.raises(UplinkError) as caught:
+        asyncio.run(main())
+    return caught.value
+
+
+@pytest.mark.system
+def test_mutual_tls_delivers(tmp_path: Path) -> None:
+    ca = Authority(tmp_path, "ca")
+    client = ca.issue("hub-1")
+    journal = MemoryJournal()
+    journal.commit(Stream.VITALS, 20)
+    with tls_mosquitto(tmp_path, ca, ca.issue("server")) as server:
+        broker = Broker("127.0.0.1", server.port, Tls(ca.file, *client))
+
+        async def main() -> None:
+            receiver, uplink = make_receiver(tmp_path, broker), make_uplink(journal, broker)
+            async with running(receiver.run(), uplink.run()):
+                await until(lambda: receiver.report().entries == 20, "entries")
+                assert await uplink.drain(5)
+
+        asyncio.run(main())
+
+
+@pytest.mark.system
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("wrong CA", "unable to get local issuer"),
+        ("wrong host", "IP address mismatch"),
+        ("expired", "certificate has expired"),
+        ("not yet valid", "certificate is not yet valid"),
+    ],
+)
+def test_a_broker_that_cannot_prove_itself_gets_no_data(
+    tmp_path: Path, fault: str, words: str
+) -> None:
+    ca, stranger = Authority(tmp_path, "ca"), Authority(tmp_path, "stranger")
+    certificates = {
+        "wrong CA": lambda: stranger.issue("server"),
+        "wrong host": lambda: ca.issue("server", host="other.example"),
+        "expired": lambda: ca.issue("server", begins=-3 * DAY, ends=-DAY),
+        "not yet valid": lambda: ca.issue("server", begins=DAY, ends=3 * DAY),
+    }
+    journal = MemoryJournal()
+    journal.commit(Stream.VITALS, 20)
+    with tls_mosquitto(tmp_path, ca, certificates[fault]()) as server:
+        broker = Broker("127.0.0.1", server.port, Tls(ca.file, *ca.issue("hub-1")))
+        error = refusal(broker)
+        assert error.reason is Reason.TLS
+        assert words in error.text
+
+        async def main() -> None:
+            uplink = make_uplink(journal, broker)
+            async with running(uplink.run()):
+                await until(lambda: uplink.status().reconnects > 1, "attempts")
+                assert uplink.status().reason is Reason.TLS
+                assert uplink.status().streams[Stream.VITALS].messages == 0
+
+        asyncio.run(main())
+        assert "New client connected" not in server.log()
+        assert "CONNECT" not in server.log()
+    assert journal.cursors[Stream.VITALS] == 0
+
+
+@pytest.mark.system
+def test_a_client_certificate_of_a_stranger_gets_no_connection(tmp_path: Path) -> None:
+    ca, stranger = Authority(tmp_path, "ca"), Authority(tmp_path, "stranger")
+    with tls_mosquitto(tmp_path, ca, ca.issue("server")) as server:
+        error = refusal(Broker("127.0.0.1", server.port, Tls(ca.file, *stranger.issue("hub-1"))))
+    assert error.reason in {Reason.PROTOCOL, Reason.TLS, Reason.REFUSED}
+
+
+@pytest.mark.system
+def test_a_broker_may_not_authorise(tmp_path: Path) -> None:
+    with mosquitto(tmp_path, "allow_anonymous false\n") as server:
+        error = refusal(server.broker)
+    assert error.reason is Reason.NOT_AUTHORISED
+    assert "0x87" in error.text
+
+
+def test_plain_mqtt_leaves_this_machine_never() -> None:
+    error = refusal(Broker("192.0.2.1", 1883))
+    assert error.reason is Reason.CONFIGURATION
+    assert "192.0.2.1" in error.text
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.9.1", True),
+        ("::1", True),
+        ("localhost", True),
+        ("localhost.example", False),
+        ("0.0.0.0", False),  # noqa: S104 - not bound, refused
+        ("192.0.2.1", False),
+        ("", False),
+    ],
+)
+def test_what_loopback_is(host: str, expected: bool) -> None:  # noqa: FBT001 - a table
+    assert is_loopback(host) is expected
+
+
+def test_tls_files_that_are_missing_are_said(tmp_path: Path) -> None:
+    missing = Tls(tmp_path / "ca", tmp_path / "crt", tmp_path / "key")
+    error = refusal(Broker("127.0.0.1", 1, missing))
+    assert error.reason is Reason.CONFIGURATION
+
+
+def test_nobody_listens() -> None:
+    assert refusal(Broker("127.0.0.1", free_port())).reason is Reason.REFUSED
+
+
+def test_a_name_that_does_not_exist(tmp_path: Path) -> None:
+    ca = Authority(tmp_path, "ca")
+    error = refusal(Broker("hub.invalid", 8883, Tls(ca.file, *ca.issue("hub-1"))))
+    assert error.reason in {Reason.DNS, Reason.TIMEOUT}
+
+
+def test_a_server_that_says_nothing_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        error = refusal(Broker("127.0.0.1", server.getsockname()[1]), limit_s=0.3)
+    assert error.reason is Reason.TIMEOUT
+
+
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x20\x03\x00", b"", b"\x20\x00", b"\xff" * 9]
+)
+def test_a_server_that_is_no_broker_is_told_apart(answer: bytes) -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(answer)
+        writer.close()
+
+    async def main() -> UplinkError:
+        server = await asyncio.start_server(greet, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server:
+            with pytest.raises(UplinkError) as caught:
+                await PahoWire.connect(
+                    Broker("127.0.0.1", port), Session("hub-1"), Ears(), limit_s=3
+                )
+        return caught.value
+
+    assert asyncio.run(main()).reason is Reason.PROTOCOL

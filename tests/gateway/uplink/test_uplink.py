@@ -1,0 +1,317 @@
+"""The uplink over a wire whose answers the test gives by hand."""
+
+import asyncio
+import json
+import random
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from drivers.model import Event, EventKind
+from gateway.journal.entry import Entry, Stream
+from gateway.uplink.patience import Timing
+from gateway.uplink.status import State
+from gateway.uplink.uplink import Uplink
+from gateway.uplink.wire import Limits, Listener, Outgoing, Reason, UplinkError
+from tests.gateway.uplink.bench import HUB, MemoryJournal, clock, running, until
+
+BRISK = Timing(heartbeat=60, cursor=0.05, answer=0.3, backoff_first=0.02, backoff_most=1.0)
+
+
+class HandWire:
+    """Keeps what was published; answers only when told."""
+
+    def __init__(self, listener: Listener, limits: Limits) -> None:
+        self.limits = limits
+        self.listener = listener
+        self.published: list[Outgoing] = []
+        self.open: dict[int, Outgoing] = {}
+        self.answers_all = False
+        self.ended: str | None = None
+
+    def publish(self, message: Outgoing) -> int:
+        self.published.append(message)
+        mid = len(self.published)
+        self.open[mid] = message
+        assert len(self.open) <= self.limits.receive_maximum
+        if self.answers_all:
+            asyncio.get_running_loop().call_soon(self.answer, mid)
+        return mid
+
+    def answer(self, mid: int, refusal: str | None = None) -> None:
+        del self.open[mid]
+        self.listener.answered(mid, refusal)
+
+    def answer_all(self) -> None:
+        self.answers_all = True
+        for mid in list(self.open):
+            self.answer(mid)
+
+    def ids(self, stream: Stream) -> list[int]:
+        return [mid for mid, message in self.open.items() if message.topic.endswith("/" + stream)]
+
+    def streams(self) -> list[str]:
+        names = (message.topic.rsplit("/", 1)[1] for message in self.published)
+        return [name for name in names if name in set(Stream)]
+
+    async def close(self) -> None:
+        self.ended = self.ended or "closed"
+
+    def abort(self) -> None:
+        self.ended = self.ended or "aborted"
+
+
+class Bench:
+    def __init__(self, limits: Limits | None = None, timing: Timing = BRISK) -> None:
+        self.journal = MemoryJournal()
+        self.wires: list[HandWire] = []
+        self.limits = limits or Limits()
+        self.refuse_connection: UplinkError | None = None
+        self.uplink = Uplink(
+            self.journal,
+            self._connect,
+            clock(),
+            HUB,
+            version="test",
+            window_bytes=60_000,
+            rng=random.Random(3),
+            timing=timing,
+        )
+
+    async def _connect(self, listener: Listener, will: Outgoing) -> HandWire:
+        assert will.retain
+        assert json.loads(will.payload)["state"] == "offline"
+        if self.refuse_connection is not None:
+            raise self.refuse_connection
+        self.wires.append(HandWire(listener, self.limits))
+        return self.wires[-1]
+
+    @property
+    def wire(self) -> HandWire:
+        return self.wires[-1]
+
+    async def wait_published(self, count: int) -> None:
+        await until(
+            lambda: bool(self.wires) and len(self.wire.published) >= count, f"{count} messages"
+        )
+
+
+def drive(bench: Bench, story: Callable[[], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with running(bench.uplink.run()):
+            await story()
+
+    asyncio.run(main())
+
+
+def test_birth_comes_first_and_streams_go_in_their_order() -> None:
+    bench = Bench()
+    for stream in reversed(Stream):
+        bench.journal.commit(stream, 2)
+
+    async def story() -> None:
+        await bench.wait_published(6)
+        topics = [message.topic for message in bench.wire.published]
+        names = ["status", "heartbeat", "alarm", "vitals", "waveform", "audit"]
+        assert topics == [f"wardlink/1/ward/hub-1/{name}" for name in names]
+
+    drive(bench, story)
+
+
+def test_an_alarm_that_becomes_durable_goes_before_the_backlog() -> None:
+    bench = Bench(Limits(receive_maximum=3))
+    for _ in range(30):
+        bench.journal.commit(Stream.WAVEFORM, 3)
+
+    async def story() -> None:
+        await bench.wait_published(3)
+        bench.journal.commit(Stream.ALARM, 1)
+        bench.uplink.wake()
+        bench.wire.answer_all()
+        await until(lambda: "alarm" in bench.wire.streams(), "alarm")
+        assert bench.wire.streams().index("alarm") <= 2
+
+    drive(bench, story)
+
+
+def test_the_window_is_counted_in_bytes() -> None:
+    bench = Bench()
+    for _ in range(30):
+        bench.journal.commit(Stream.VITALS, 30)
+
+    async def story() -> None:
+        await bench.wait_published(4)
+        await asyncio.sleep(0.05)
+        status = bench.uplink.status()
+        assert 40_000 < status.in_flight_bytes <= 60_000
+        assert status.streams[Stream.VITALS].acknowledged == 0
+
+    drive(bench, story)
+
+
+def test_the_durable_cursor_waits_for_the_hole() -> None:
+    bench = Bench()
+    for _ in range(3):
+        bench.journal.commit(Stream.VITALS, 5)
+
+    async def story() -> None:
+        await bench.wait_published(5)
+        first, second, third = bench.wire.ids(Stream.VITALS)
+        bench.wire.answer(third)
+        bench.wire.answer(second)
+        await asyncio.sleep(0.1)
+        assert bench.journal.cursors[Stream.VITALS] == 0
+        bench.wire.answer(first)
+        await until(lambda: bench.journal.cursors[Stream.VITALS] == 15, "cursor")
+
+    drive(bench, story)
+
+
+def test_a_stream_under_load_writes_its_cursor_seldom() -> None:
+    bench = Bench(Limits(receive_maximum=4), Timing(heartbeat=60, cursor=0.2))
+    for _ in range(200):
+        bench.journal.commit(Stream.VITALS, 1)
+
+    async def story() -> None:
+        await bench.wait_published(1)
+        bench.wire.answer_all()
+        await until(lambda: bench.journal.cursors[Stream.VITALS] == 200, "cursor")
+        assert bench.journal.cursor_writes < 20
+
+    drive(bench, story)
+
+
+def test_a_refused_stream_is_kept_and_tried_again_while_the_others_go_on() -> None:
+    bench = Bench()
+    bench.journal.commit(Stream.ALARM, 1)
+    bench.journal.commit(Stream.ALARM, 1)
+
+    async def story() -> None:
+        for attempt in range(1, 4):
+            await until(
+                lambda: len(bench.wires) == 1 and len(bench.wire.ids(Stream.ALARM)) == 2, "sent"
+            )
+            first, second = bench.wire.ids(Stream.ALARM)
+            bench.wire.answer(first, "0x97 Quota exceeded")
+            bench.wire.answer(second)
+            alarm = bench.uplink.status().streams[Stream.ALARM]
+            assert (alarm.refusals, alarm.refusal) == (attempt, "0x97 Quota exceeded")
+            bench.journal.commit(Stream.VITALS, 1)
+            bench.uplink.wake()
+            await until(lambda: bool(bench.wire.ids(Stream.VITALS)), "vitals go on")
+            bench.wire.answer(bench.wire.ids(Stream.VITALS)[0])
+            assert bench.journal.cursors[Stream.ALARM] == 0
+        await until(lambda: len(bench.wire.ids(Stream.ALARM)) == 2, "sent again")
+        bench.wire.answer_all()
+        await until(lambda: bench.journal.cursors[Stream.ALARM] == 2, "delivered at last")
+        alarm = bench.uplink.status().streams[Stream.ALARM]
+        assert (alarm.refusals, alarm.refusal) == (0, None)
+        assert bench.uplink.status().reconnects == 0
+
+    drive(bench, story)
+
+
+def test_a_lost_answer_makes_a_new_connection_that_starts_at_the_cursor() -> None:
+    bench = Bench()
+    for _ in range(3):
+        bench.journal.commit(Stream.VITALS, 2)
+
+    async def story() -> None:
+        await bench.wait_published(5)
+        first, _second, third = bench.wire.ids(Stream.VITALS)
+        for mid in [mid for mid in bench.wire.open if mid not in {first, third}]:
+            if mid != _second:
+                bench.wire.answer(mid)
+        bench.wire.answer(first)
+        bench.wire.answer(third)
+        await until(lambda: len(bench.wires) == 2, "new connection")
+        assert bench.wires[0].ended == "aborted"
+        await until(lambda: len(bench.wire.streams()) == 2, "sent again")
+        firsts = [
+            json.loads(m.payload).get("first") for m in bench.wire.published if "vitals" in m.topic
+        ]
+        assert firsts == [3, 5]
+        assert bench.journal.cursors[Stream.VITALS] == 2
+
+    drive(bench, story)
+
+
+def test_an_entry_too_large_for_the_broker_holds_its_stream_and_says_so() -> None:
+    bench = Bench(Limits(maximum_packet_bytes=2048))
+    event = Event(EventKind.FAULT, 1, "big", data=bytes(2000))
+    bench.journal.put(Stream.ALARM, (Entry(1, "", event),))
+    bench.journal.commit(Stream.VITALS, 20)
+
+    async def story() -> None:
+        await bench.wait_published(1)
+        bench.wire.answer_all()
+        await until(lambda: bench.journal.cursors[Stream.VITALS] == 20, "vitals go on")
+        refusal = bench.uplink.status().streams[Stream.ALARM].refusal
+        assert refusal is not None
+        assert "entry 1" in refusal
+        assert "alarm" not in bench.wire.streams()
+        assert max(len(message.payload) for message in bench.wire.published) <= 2048 - 512
+
+    drive(bench, story)
+
+
+def test_what_the_journal_evicted_is_passed_over_and_counted() -> None:
+    bench = Bench()
+    for _ in range(3):
+        bench.journal.commit(Stream.WAVEFORM, 4)
+    bench.journal.evict(Stream.WAVEFORM)
+
+    async def story() -> None:
+        await bench.wait_published(1)
+        bench.wire.answer_all()
+        await until(lambda: bench.journal.cursors[Stream.WAVEFORM] == 12, "delivered")
+        assert bench.uplink.status().streams[Stream.WAVEFORM].evicted == 4
+
+    drive(bench, story)
+
+
+def test_the_status_says_why_there_is_no_connection() -> None:
+    bench = Bench(timing=Timing(backoff_first=30))
+    bench.refuse_connection = UplinkError(Reason.DNS, "no such name")
+
+    async def story() -> None:
+        await until(lambda: bench.uplink.status().state is State.BACKING_OFF, "back-off")
+        status = bench.uplink.status()
+        assert (status.reason, status.text) == (Reason.DNS, "no such name")
+        assert status.retry_in_s is not None
+        assert 0 < status.retry_in_s <= 30
+
+    drive(bench, story)
+
+
+def test_a_drain_delivers_says_goodbye_and_ends() -> None:
+    bench = Bench()
+    bench.journal.commit(Stream.VITALS, 3)
+
+    async def main() -> None:
+        run = asyncio.ensure_future(bench.uplink.run())
+        await bench.wait_published(3)
+        assert not await bench.uplink.drain(0.05)
+        bench.wire.answer_all()
+        assert await bench.uplink.drain(5)
+        await run
+        assert bench.wire.ended == "closed"
+        beat, farewell = bench.wire.published[-2:]
+        assert json.loads(beat.payload)["streams"]["vitals"] == {"high_water": 3, "acknowledged": 3}
+        assert json.loads(farewell.payload)["state"] == "offline"
+        assert farewell.retain
+        assert bench.uplink.status().state is State.STOPPED
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("attempts", [1, 4, 30])
+def test_back_off_is_spread_from_nothing_to_a_ceiling(attempts: int) -> None:
+    from gateway.uplink.patience import Backoff, to_ns  # noqa: PLC0415 - only here
+
+    backoff = Backoff(Timing(), random.Random(attempts))
+    delays = [backoff.delay_ns(attempts) for _ in range(400)]
+    ceiling = min(2.0 ** (attempts - 1), 120.0)
+    assert max(delays) <= to_ns(ceiling)
+    assert max(delays) > to_ns(ceiling * 0.9)
+    assert min(delays) < to_ns(ceiling * 0.1)
