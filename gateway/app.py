@@ -5,21 +5,20 @@ import logging
 import random
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 
 from drivers.contract import BleLink, SerialLink
 from drivers.model import Event, EventKind
 from gateway import status
 from gateway.clock import Clock, SystemClock
 from gateway.conditioner import Conditioner
-from gateway.config import Config, Device
+from gateway.config import Ack, Config, Device
 from gateway.intake import Intake
 from gateway.journal.entry import Stream
 from gateway.journal.journal import Journal
-from gateway.journal.keys import HubKey
+from gateway.journal.keys import KEY_FILE, HubKey
 from gateway.journal.scan import Damage
 from gateway.notify import Notifier
 from gateway.signal.jit import IMPLEMENTATION
@@ -27,20 +26,15 @@ from gateway.supervisor import Supervisor
 from gateway.transport.base import Transport
 from gateway.transport.ble import BleRadio, BleTransport
 from gateway.transport.serial import SerialTransport
-from gateway.uplink.paho_wire import PahoWire
+from gateway.uplink.paho_wire import hub_wires
+from gateway.uplink.receipts import Receipts
+from gateway.uplink.signature import VerifyKeys
 from gateway.uplink.uplink import Uplink
-from gateway.uplink.wire import Listener, Outgoing, Session, Wire
 
 log = logging.getLogger(__name__)
 
 DRAIN_S = 5.0
 """How long a stop waits for the broker. What is not delivered by then is in the journal and goes out next time."""
-
-
-def hub_key(state_dir: Path) -> HubKey:
-    """The hub's keys, made at the first call."""
-    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return HubKey.load_or_create(state_dir / "hub.key")
 
 
 class App:
@@ -57,7 +51,8 @@ class App:
         self._rng = random.SystemRandom()
         self._notifier = Notifier()
         hub = config.hub
-        key = hub_key(hub.state_dir)
+        hub.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        key = HubKey.load_or_create(hub.state_dir / KEY_FILE)
         self._journal = Journal.open(
             hub.state_dir / "journal",
             hub=hub.id,
@@ -72,15 +67,23 @@ class App:
             mode=hub.mode,
             committed=self._committed,
         )
-        self._session = Session(client_id=f"wardlink-{hub.tenant}-{hub.id}", sign=key.sign)
+        by_receiver = config.ack is Ack.RECEIVER
         self._uplink = Uplink(
             self._journal,
-            self._connect,
+            hub_wires(
+                config.broker,
+                f"wardlink-{hub.tenant}-{hub.id}",
+                key.sign,
+                Receipts.filter(hub) if by_receiver else None,
+            ),
             self._clock,
             hub,
             version=version("wardlink"),
             window_bytes=config.broker.window_bytes,
             rng=self._rng,
+            receipts=Receipts(hub, self._journal.epoch, VerifyKeys(config.receivers))
+            if by_receiver
+            else None,
         )
         self._supervisors: list[Supervisor] = []
 
@@ -110,10 +113,6 @@ class App:
                     log.info("uplink: not all delivered; the rest stays in the journal")
                 uplink.cancel()
         self._journal.close()
-
-    async def _connect(self, listener: Listener, will: Outgoing) -> Wire:
-        session = replace(self._session, will=will)
-        return await PahoWire.connect(self._config.broker, session, listener)
 
     async def _radio(self, stack: AsyncExitStack) -> BleRadio | None:
         if any(isinstance(device.driver.link, BleLink) for device in self._config.devices):

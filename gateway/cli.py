@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import base64
 import json
 import logging
 import random
@@ -18,9 +19,11 @@ from drivers import registry
 from drivers.contract import BleLink, Driver
 from gateway import schema, status, view
 from gateway.clock import SystemClock
-from gateway.config import Config, load, load_receiver
+from gateway.config import Config, load
 from gateway.journal.errors import JournalError
+from gateway.journal.keys import KEY_FILE, HubKey
 from gateway.receiver.receive import Receiver
+from gateway.receiver.settings import load_receiver
 from gateway.tables import ConfigError
 
 log = logging.getLogger(__name__)
@@ -71,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
 def receive(arguments: argparse.Namespace) -> int:
     """Receive from the broker, prove that nothing is missing, write JSON lines."""
     config = load_receiver(arguments.config)
-    config.state_dir.mkdir(parents=True, exist_ok=True)
+    key = _key(config.state_dir)
     receiver = Receiver(
         config.broker,
         config.tenant,
@@ -81,6 +84,8 @@ def receive(arguments: argparse.Namespace) -> int:
         state_file=config.state_dir / "received.json",
         client_id=f"wardlink-receiver-{config.tenant}-{config.id}",
         rng=random.SystemRandom(),
+        name=config.id,
+        sign=key.sign,
     )
 
     async def until(stop: asyncio.Event) -> None:
@@ -181,17 +186,22 @@ def check_config(arguments: argparse.Namespace) -> int:
     return OK
 
 
+def _key(state_dir: Path) -> HubKey:
+    """The keys in a state directory, made at the first call."""
+    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return HubKey.load_or_create(state_dir / KEY_FILE)
+
+
 def show_key(arguments: argparse.Namespace) -> int:
-    """Print the hub's verify key, which its receiver needs; makes the hub's keys at the first call."""
-    import base64  # noqa: PLC0415
-
-    from gateway.journal.keys import HubKey  # noqa: PLC0415
-
-    hub = _config(arguments.config).hub
-    hub.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    key = HubKey.load_or_create(hub.state_dir / "hub.key")
-    text = base64.b64encode(key.verify_key).decode("ascii")
-    print(json.dumps({"hub": hub.id, "verify_key": text}) if arguments.json else text)
+    """Print the verify key that the other end needs; makes the keys at the first call."""
+    if arguments.receiver:
+        receiver = load_receiver(arguments.config)
+        name, state_dir = receiver.id, receiver.state_dir
+    else:
+        hub = _config(arguments.config).hub
+        name, state_dir = hub.id, hub.state_dir
+    text = base64.b64encode(_key(state_dir).verify_key).decode("ascii")
+    print(json.dumps({"id": name, "verify_key": text}) if arguments.json else text)
     return OK
 
 
@@ -216,7 +226,7 @@ COMMANDS = (
     ),
     Command("drivers", list_drivers, as_json=True),
     Command("check-config", check_config, "the file to check", as_json=True),
-    Command("key", show_key, "the hub's configuration", as_json=True),
+    Command("key", show_key, "whose key", as_json=True),
 )
 
 
@@ -256,8 +266,9 @@ def parser() -> argparse.ArgumentParser:
                 metavar="DIR",
                 help="ask the hub whose socket is here instead",
             )
-        if row.name == "check-config":
+        if row.name in {"check-config", "key"}:
             sub.add_argument("--receiver", action="store_true", help="the file is a receiver's")
+        if row.name == "check-config":
             sub.add_argument("--schema", action="store_true", help="print the JSON Schema instead")
     return top
 

@@ -1,13 +1,11 @@
-"""The configuration: TOML to frozen dataclasses, every fault listed at once.
-
-Two files have a form here: the hub's (`wardlink run`) and the receiver's (`wardlink receive`).
-"""
+"""The hub's configuration: TOML to frozen dataclasses, every fault listed at once."""
 
 import base64
 import binascii
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
@@ -50,6 +48,13 @@ class Tls:
     key_file: Path
 
 
+class Ack(StrEnum):
+    """On whose word the journal is given free."""
+
+    BROKER = "broker"
+    RECEIVER = "receiver"
+
+
 @dataclass(frozen=True, slots=True)
 class Broker:
     """Where to deliver. Without `tls` the host must be loopback."""
@@ -82,24 +87,18 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that `wardlink run` needs to know."""
+    """Everything that `wardlink run` needs to know.
+
+    Attributes:
+        receivers: the verify key in base64 of each receiver whose receipts count.
+    """
 
     hub: Hub
     broker: Broker
     journal: Journal
     devices: tuple[Device, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ReceiverConfig:
-    """Everything that `wardlink receive` needs to know. `hubs`: each hub's Ed25519 verify key in base64."""
-
-    id: str
-    tenant: str
-    state_dir: Path
-    output_file: Path
-    broker: Broker
-    hubs: Mapping[str, str]
+    ack: Ack
+    receivers: Mapping[str, str]
 
 
 NAME = text("1 to 64 of A-Z a-z 0-9 . _ -", r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -122,7 +121,7 @@ def _verify_key(value: object) -> str:
 
 
 VERIFY_KEY = Kind(
-    "the hub's verify key in base64, as `wardlink key` prints it",
+    "a verify key in base64, as `wardlink key` prints it",
     _verify_key,
     {"type": "string", "pattern": "^[A-Za-z0-9+/]{43}=$"},
 )
@@ -218,7 +217,8 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _toml(source: Path) -> Mapping[str, object]:
+def read_toml(source: Path) -> Mapping[str, object]:
+    """A file's tables. Raises ConfigError when there are none to be read."""
     try:
         return tomli.loads(source.read_text(encoding="utf-8"))
     except OSError as error:
@@ -229,7 +229,8 @@ def _toml(source: Path) -> Mapping[str, object]:
         raise ConfigError((Fault(str(source), str(error), "TOML in UTF-8"),)) from error
 
 
-def _broker(reader: Reader, root: Mapping[str, object], folder: Path) -> Broker | None:
+def read_broker(reader: Reader, root: Mapping[str, object], folder: Path) -> Broker | None:
+    """[broker], of a hub or of a receiver."""
     table = reader.table(root.get("broker"), "broker")
     if table is None:
         return None
@@ -237,22 +238,44 @@ def _broker(reader: Reader, root: Mapping[str, object], folder: Path) -> Broker 
     tls_table = reader.table(table.get("tls"), "broker.tls", required=False)
     tls = None
     if tls_table is not None:
-        tls = _build(Tls, reader, reader.values(tls_table, "broker.tls", tls_keys(folder)))
+        tls = build(Tls, reader, reader.values(tls_table, "broker.tls", tls_keys(folder)))
     elif isinstance(values["host"], str) and not _is_loopback(values["host"]):
         reader.fault(
             "broker.tls",
             "nothing",
             f"a table: {values['host']} is not this machine, so only TLS will do",
         )
-    return _build(Broker, reader, {**values, "tls": tls})
+    return build(Broker, reader, {**values, "tls": tls})
 
 
 T = TypeVar("T")
 
 
-def _build(shape: type[T], reader: Reader, values: Mapping[str, object]) -> T | None:
+def build(shape: type[T], reader: Reader, values: Mapping[str, object]) -> T | None:
     """The dataclass, unless a fault was noted: then its fields may hold what their types forbid."""
     return None if reader.faults else shape(**values)
+
+
+DELIVERY_KEYS = (
+    Key(
+        "ack",
+        one_of(Ack),
+        'on whose word the journal is given free: "broker" (it has the message), or "receiver" (it is on its disk)',
+        Ack.BROKER,
+    ),
+)
+
+
+def _receivers(reader: Reader, table: Mapping[str, object]) -> Mapping[str, str]:
+    """[delivery.receivers]: a line for each receiver whose receipts count."""
+    found = reader.table(table.get("receivers"), "delivery.receivers", required=False) or {}
+    keys = tuple(Key(name, VERIFY_KEY, "the receiver's verify key") for name in found)
+    if table.get("ack") == Ack.RECEIVER and not found:
+        expected = 'one line a receiver: "receiver-id" = "its verify key"'
+        reader.fault("delivery.receivers", "no receiver", expected)
+    return {
+        name: str(key) for name, key in reader.values(found, "delivery.receivers", keys).items()
+    }
 
 
 def _device(
@@ -275,7 +298,7 @@ def _device(
         return None
     names = [option.name for option in driver.options]
     options = {name: values.pop(name) for name in names}
-    return _build(Device, reader, {**values, "driver": driver, "options": options})
+    return build(Device, reader, {**values, "driver": driver, "options": options})
 
 
 def _devices(
@@ -308,59 +331,23 @@ def load(source: Path, drivers: Mapping[str, Driver]) -> Config:
     Raises:
         ConfigError: with every fault in the file.
     """
-    root = _toml(source)
+    root = read_toml(source)
     folder = source.resolve().parent
     reader = Reader()
-    reader.values(root, "", (), nested=("hub", "broker", "journal", "device"))
+    reader.values(root, "", (), nested=("hub", "broker", "delivery", "journal", "device"))
     hub_table = reader.table(root.get("hub"), "hub")
     hub = (
-        _build(Hub, reader, reader.values(hub_table, "hub", hub_keys(folder)))
+        build(Hub, reader, reader.values(hub_table, "hub", hub_keys(folder)))
         if hub_table is not None
         else None
     )
-    broker = _broker(reader, root, folder)
+    broker = read_broker(reader, root, folder)
     journal_table = reader.table(root.get("journal", {}), "journal")
-    journal = _build(Journal, reader, reader.values(journal_table or {}, "journal", JOURNAL_KEYS))
+    journal = build(Journal, reader, reader.values(journal_table or {}, "journal", JOURNAL_KEYS))
+    delivery = reader.table(root.get("delivery", {}), "delivery") or {}
+    ack = reader.values(delivery, "delivery", DELIVERY_KEYS, nested=("receivers",))["ack"]
+    receivers = _receivers(reader, delivery)
     devices = _devices(reader, root, drivers, folder)
     if reader.faults or hub is None or broker is None or journal is None:
         raise ConfigError(tuple(reader.faults))
-    return Config(hub, broker, journal, devices)
-
-
-def receiver_keys(folder: Path) -> tuple[Key, ...]:
-    """The keys of [receiver]."""
-    return (
-        Key("id", NAME, "this receiver's name: its MQTT client identifier", required=True),
-        Key("tenant", NAME, "whose hubs to receive", "home"),
-        Key(
-            "state_dir",
-            path(folder),
-            "what has been received already; survives a restart",
-            required=True,
-        ),
-        Key("output_file", path(folder), "JSON lines, appended", required=True),
-    )
-
-
-def load_receiver(source: Path) -> ReceiverConfig:
-    """The receiver's configuration.
-
-    Raises:
-        ConfigError: with every fault in the file.
-    """
-    root = _toml(source)
-    folder = source.resolve().parent
-    reader = Reader()
-    reader.values(root, "", (), nested=("receiver", "broker", "hubs"))
-    table = reader.table(root.get("receiver"), "receiver")
-    values = reader.values(table, "receiver", receiver_keys(folder)) if table is not None else {}
-    broker = _broker(reader, root, folder)
-    hubs_table = reader.table(root.get("hubs"), "hubs") or {}
-    keys = tuple(Key(name, VERIFY_KEY, "the hub's verify key") for name in hubs_table)
-    hubs = reader.values(hubs_table, "hubs", keys)
-    if root.get("hubs") is not None and not hubs_table:
-        reader.fault("hubs", "no hub", 'one line a hub: "hub-id" = "its verify key"')
-    config = _build(ReceiverConfig, reader, {**values, "broker": broker, "hubs": hubs})
-    if config is None:
-        raise ConfigError(tuple(reader.faults))
-    return config
+    return Config(hub, broker, journal, devices, Ack(str(ack)), receivers)

@@ -6,13 +6,14 @@ from pathlib import Path
 from drivers.contract import Driver
 from gateway.config import (
     BROKER_KEYS,
+    DELIVERY_KEYS,
     JOURNAL_KEYS,
     VERIFY_KEY,
     device_keys,
     hub_keys,
-    receiver_keys,
     tls_keys,
 )
+from gateway.receiver.settings import receiver_keys
 from gateway.tables import schema_of
 
 
@@ -27,6 +28,7 @@ def _broker_schema() -> dict[str, object]:
 def hub_schema(drivers: Mapping[str, Driver]) -> dict[str, object]:
     """The JSON Schema of the hub's configuration file."""
     here = Path()
+    receivers = {"type": "object", "additionalProperties": VERIFY_KEY.schema}
     devices = []
     for driver in drivers.values():
         form = schema_of(device_keys(here, driver))
@@ -39,6 +41,7 @@ def hub_schema(drivers: Mapping[str, Driver]) -> dict[str, object]:
         {
             "hub": schema_of(hub_keys(here)),
             "broker": _broker_schema(),
+            "delivery": schema_of(DELIVERY_KEYS, {"receivers": receivers}),
             "journal": schema_of(JOURNAL_KEYS),
             "device": {"type": "array", "items": {"oneOf": devices}},
         },

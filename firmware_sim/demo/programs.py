@@ -14,7 +14,6 @@ from pathlib import Path
 CONFIG = Path(__file__).parents[2] / "config"
 WARDLINK = (sys.executable, "-m", "gateway")
 STOP_S = 15.0
-KEY_LINE = re.compile(r'^demo-hub = ".*"$', re.MULTILINE)
 PORT_LINE = re.compile(r"^port = 18830$", re.MULTILINE)
 
 BROKER = """
@@ -60,10 +59,11 @@ def write_config(name: str, folder: Path, port: int) -> Path:
     return target
 
 
-def write_key(receiver: Path, verify_key: str) -> None:
-    """Tells the receiver the hub's verify key."""
-    text = receiver.read_text(encoding="utf-8")
-    receiver.write_text(KEY_LINE.sub(f'demo-hub = "{verify_key}"', text), encoding="utf-8")
+def write_key(config: Path, name: str, verify_key: str) -> None:
+    """Tells one end the other's verify key."""
+    text = config.read_text(encoding="utf-8")
+    line = re.compile(rf'^{name} = ".*"$', re.MULTILINE)
+    config.write_text(line.sub(f'{name} = "{verify_key}"', text), encoding="utf-8")
 
 
 class Program:
@@ -132,10 +132,10 @@ class Program:
         return ""
 
 
-async def verify_key(config: Path) -> str:
-    """The hub's verify key, as `wardlink key` prints it."""
+async def verify_key(config: Path, *options: str) -> str:
+    """The verify key that `wardlink key` prints."""
     process = await asyncio.create_subprocess_exec(
-        *WARDLINK, "key", "--config", str(config), stdout=asyncio.subprocess.PIPE
+        *WARDLINK, "key", "--config", str(config), *options, stdout=asyncio.subprocess.PIPE
     )
     out, _ = await process.communicate()
     key = out.decode("ascii").strip()

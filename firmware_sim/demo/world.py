@@ -84,7 +84,9 @@ class World:
         port = programs.free_port(PORT)
         config = programs.write_config("wardlink", self._folder, port)
         receiving = programs.write_config("receiver", self._folder, port)
-        programs.write_key(receiving, await programs.verify_key(config))
+        programs.write_key(receiving, "demo-hub", await programs.verify_key(config))
+        key = await programs.verify_key(receiving, "--receiver")
+        programs.write_key(config, "demo-receiver", key)
         async with PrivateBus(self._folder) as bus, VirtualBluez(bus.address) as bluez:
             device = bluez.add_device(STRAP_ADDRESS, "Strap", self._strap)
             await device.appear()
@@ -128,11 +130,13 @@ class World:
 
     async def _until_listening(self, hub: Program, receiver: Program) -> None:
         """Until the hub has the port open and the strap connected: then the devices are switched on."""
-        async with asyncio.timeout(READY_S):
-            while not self._board.line.opened or not await self._configured():
-                for program in (hub, receiver):
-                    program.check()
-                await asyncio.sleep(TICK_S)
+        limit_s = time.monotonic() + READY_S
+        while not self._board.line.opened or not await self._configured():
+            if time.monotonic() > limit_s:
+                raise ProgramError(f"the hub did not take up its devices within {READY_S:g} s")
+            for program in (hub, receiver):
+                program.check()
+            await asyncio.sleep(TICK_S)
 
     async def _configured(self) -> bool:
         answer = await programs.status(self._folder)
@@ -225,7 +229,9 @@ class World:
             nonlocal said
             if self._elapsed_s() >= said:
                 said += 5
-                self._console.print(screen.progress(self._scene(answer)), highlight=False, soft_wrap=True)
+                self._console.print(
+                    screen.progress(self._scene(answer)), highlight=False, soft_wrap=True
+                )
 
         yield tell
 

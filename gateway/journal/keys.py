@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from gateway.journal.errors import JournalError
 
 MAGIC = b"WLHUBKEY1\n"
+KEY_FILE = "identity.key"
+"""Its name in a state directory."""
 KEY_FILE_BYTES = len(MAGIC) + 32 + 32
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from gateway.clock import Clock
@@ -17,7 +17,8 @@ from gateway.receiver.intake import Intake, Report
 from gateway.receiver.store import Lines, load, save
 from gateway.uplink.paho_wire import PahoWire
 from gateway.uplink.patience import NS_PER_S, Backoff, Timing
-from gateway.uplink.wire import Incoming, Reason, Session, UplinkError
+from gateway.uplink.receipt import Receipt
+from gateway.uplink.wire import Incoming, Outgoing, Reason, Session, UplinkError
 
 log = logging.getLogger(__name__)
 
@@ -87,10 +88,16 @@ class Receiver:
         state_file: Path,
         client_id: str,
         rng: random.Random,
+        name: str = "",
+        sign: Callable[[bytes], bytes] | None = None,
         grace_s: float = 5.0,
         timing: Timing | None = None,
     ) -> None:
         """Opens the files, so that a fault of theirs is seen before anything is received.
+
+        Args:
+            name: the receiver's, on its receipts.
+            sign: its signature; without it no receipts are given.
 
         Raises:
             OSError: a file cannot be used.
@@ -99,8 +106,11 @@ class Receiver:
         """
         self._broker = broker
         self._clock = clock
+        self._tenant = tenant
+        self._name = name
         self._session = Session(
             client_id,
+            sign,
             subscribe=f"wardlink/1/{tenant}/+/+",
             expiry_s=SESSION_EXPIRY_S,
             receive_maximum=RECEIVE_MAXIMUM,
@@ -146,6 +156,7 @@ class Receiver:
                     self._lines.append(self._intake.take(message))
                     wire.acknowledge(message.message_id)
                 self._tidy()
+                self._give_receipts(wire)
         finally:
             wire.abort()
 
@@ -160,16 +171,28 @@ class Receiver:
     def _patience_s(self) -> float | None:
         """Until a gap falls due or the lines must be on the disk; None when neither is waited for."""
         gap_s = self._intake.seconds_to_next()
-        if not self._lines.unsynced:
+        if not self._lines.unsynced and not self._owes:
             return gap_s
         save_s = max(0.0, SYNC_S - (self._clock.boottime_ns() - self._saved_ns) / NS_PER_S)
         return save_s if gap_s is None else min(gap_s, save_s)
 
+    @property
+    def _owes(self) -> bool:
+        return self._session.sign is not None and self._intake.owes_receipts
+
     def _tidy(self) -> None:
         self._lines.append(self._intake.due())
         overdue = self._clock.boottime_ns() - self._saved_ns >= SYNC_S * NS_PER_S
-        if self._lines.unsynced and overdue:
+        if overdue and (self._lines.unsynced or self._owes):
             self._save()
+
+    def _give_receipts(self, wire: PahoWire) -> None:
+        """Only for what is on the disk: on this word a hub forgets."""
+        if self._lines.unsynced or not self._owes:
+            return
+        for receipt in self._intake.receipts(self._name):
+            topic = Receipt.topic(self._tenant, receipt.hub, self._name)
+            wire.publish(Outgoing(topic, receipt.encode()))
 
     def _save(self) -> None:
         """Lines first: a state file that knew more than the lines would hide a loss."""

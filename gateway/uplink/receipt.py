@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.journal.entry import Stream
-from gateway.uplink.fields import Fields, PayloadError, dumps, loads
+from gateway.uplink.fields import Fields, Json, PayloadError, dumps, loads
 
 RECEIPT_SCHEMA = "wardlink.receipt/1"
 MAX_HOLES = 256
@@ -38,10 +38,10 @@ class Receipt:
 
     def encode(self) -> bytes:
         """The payload."""
-        streams = {
+        streams: dict[str, Json] = {
             stream.value: {
                 "high": held.high,
-                "holes": [{"first": first, "last": last} for first, last in held.holes],
+                "holes": tuple({"first": first, "last": last} for first, last in held.holes),
             }
             for stream, held in self.streams.items()
         }

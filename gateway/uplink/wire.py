@@ -80,6 +80,10 @@ class Wire(Protocol):
         """Sends at QoS 1; returns the message id that the answer will carry. Raises UplinkError when gone."""
         ...
 
+    def acknowledge(self, message_id: int) -> None:
+        """Tells the broker that a message that `arrived` is safe here."""
+        ...
+
     async def close(self) -> None:
         """Ends it in order: the broker does not publish the will."""
         ...

@@ -97,8 +97,8 @@ def test_key_is_made_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert cli.main(["key", "--config", str(config)]) == cli.OK
     first = capsys.readouterr().out
     assert cli.main(["key", "--config", str(config), "--json"]) == cli.OK
-    assert json.loads(capsys.readouterr().out) == {"hub": "demo-hub", "verify_key": first.strip()}
-    assert (tmp_path / "state" / "hub.key").stat().st_mode & 0o777 == 0o600
+    assert json.loads(capsys.readouterr().out) == {"id": "demo-hub", "verify_key": first.strip()}
+    assert (tmp_path / "state" / "identity.key").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_key_that_others_may_read_is_refused(
@@ -107,7 +107,7 @@ def test_a_key_that_others_may_read_is_refused(
     config = tmp_path / "wardlink.toml"
     config.write_text(EXAMPLE.read_text(encoding="utf-8"), encoding="utf-8")
     cli.main(["key", "--config", str(config)])
-    (tmp_path / "state" / "hub.key").chmod(0o644)
+    (tmp_path / "state" / "identity.key").chmod(0o644)
     assert cli.main(["key", "--config", str(config)]) == cli.FAILED
     assert "0600" in capsys.readouterr().err
 

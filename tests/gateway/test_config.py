@@ -12,7 +12,8 @@ from drivers import registry
 from drivers.assigned import Code
 from drivers.model import Mode
 from gateway import schema
-from gateway.config import Config, load, load_receiver
+from gateway.config import Config, load
+from gateway.receiver.settings import load_receiver
 from gateway.tables import ConfigError
 
 CONFIG = Path(__file__).parents[2] / "config"
@@ -100,7 +101,7 @@ def test_every_fault_at_once(tmp_path: Path) -> None:
         "device[1].port": "nothing | a path",
         "device[1].uv_per_count": "int -1 | a number above 0",
         "device[2].rate_hz": "nothing | a number from 1 to 1000",
-        "surplus": "an unknown key | a known key; known: broker, device, hub, journal",
+        "surplus": "an unknown key | a known key; known: broker, delivery, device, hub, journal",
     }
 
 
