@@ -68,7 +68,7 @@ def main() -> int:
         for record in records
         if record.code is Code.ECG_ELEC_POTL and isinstance(record.value, SampleArray)
     ]
-    batch = join([encode_entry("board", "p-1", record) for record in records], len(records))
+    batch = join([encode_entry("board", "p-1", record) for record in records])
     if sum(map(len, ecg)) != RATE_HZ * SECONDS or not beats(ecg):
         sys.stderr.write(f"got {sum(map(len, ecg))} samples, expected {RATE_HZ * SECONDS}\n")
         return 1

@@ -300,10 +300,8 @@ async def run(options: Options) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             proof = await World(options, folder, console).run()
-        except (ProgramError, TimeoutError) as error:
-            print(
-                f"demo: {error or 'the hub did not take up its devices in time'}", file=sys.stderr
-            )
+        except ProgramError as error:
+            print(f"demo: {error}", file=sys.stderr)
             for log in sorted(folder.glob("*.log")):
                 print(f"--- {log.name}\n{log.read_text(errors='replace')[-2000:]}", file=sys.stderr)
             return 1

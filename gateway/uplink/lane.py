@@ -5,7 +5,7 @@ from collections import deque
 from typing import Protocol
 
 from gateway.journal.entry import Batch, Stream
-from gateway.uplink.outbound import Outbound
+from gateway.uplink.outbound import Flight, Outbound
 from gateway.uplink.payload import MAX_PAYLOAD_BYTES, Slice, slices
 from gateway.uplink.receipt import Held
 from gateway.uplink.release import Release
@@ -105,6 +105,8 @@ class Lane:
         mark = self._release.mark
         batch = await asyncio.to_thread(self._source.read, self.stream, mark)
         if batch is None:
+            # Evicted or unreadable, and named as such: there is nothing left to wait for.
+            self._release.receipt(self.high_water, now_ns)
             return None
         limit_bytes = min(MAX_PAYLOAD_BYTES, packet_limit_bytes)
         piece = next(slices(batch, mark, self.high_water, limit_bytes))
@@ -154,6 +156,14 @@ class Lane:
             if batch is not None:
                 self._prepare(batch, after, min(MAX_PAYLOAD_BYTES, packet_limit_bytes))
         return self.prepared[0] if self.prepared else None
+
+    def launch(self, message_id: int, piece: Slice, now_ns: int) -> None:
+        """The prepared slice left."""
+        self.prepared.popleft()
+        self.outbound.launch(
+            message_id, Flight(piece.first, piece.last, len(piece.payload), now_ns)
+        )
+        self.messages += 1
 
     def _prepare(self, batch: Batch, after: int, limit_bytes: int) -> None:
         if batch.first_sequence > after + 1:

@@ -13,6 +13,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from paho.mqtt import client as paho
@@ -169,7 +170,7 @@ class PahoWire:
         client.on_publish = self._on_publish
         client.on_message = self._on_message
         client.on_disconnect = self._on_disconnect
-        client.ended = self._on_ended
+        client.ended = partial(self._hand_over, self._end)
         if session.will is not None:
             will = session.will
             properties = self._signature(PacketTypes.WILLMESSAGE, will)
@@ -295,9 +296,6 @@ class PahoWire:
         if flags.is_disconnect_packet_from_server:
             text = f"the broker disconnected: 0x{reason.value:02x} {reason}"
             self._hand_over(self._fail, UplinkError(Reason.REFUSED, text))
-
-    def _on_ended(self, failure: Exception | None) -> None:
-        self._hand_over(self._end, failure)
 
     # --- The event loop ----------------------------------------------------------------------------------
 

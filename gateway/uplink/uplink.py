@@ -12,12 +12,10 @@ from collections import deque
 
 from gateway.clock import Clock
 from gateway.config import Hub
-from gateway.journal.entry import Stream
-from gateway.uplink.lane import Lane, Source
-from gateway.uplink.notice import Mark, Notices
-from gateway.uplink.outbound import Flight
+from gateway.uplink.lane import Source
+from gateway.uplink.lanes import Lanes
+from gateway.uplink.notice import Notices
 from gateway.uplink.patience import NS_PER_S, Backoff, Patience, Timing, to_ns
-from gateway.uplink.payload import Slice
 from gateway.uplink.receipts import Receipts
 from gateway.uplink.status import State, UplinkStatus
 from gateway.uplink.wire import Incoming, Outgoing, Reason, UplinkError, Wire, WireFactory
@@ -26,9 +24,8 @@ log = logging.getLogger(__name__)
 
 ENVELOPE_BYTES = 512
 """Room for topic, packet head and signature beside the payload in the broker's Maximum Packet Size."""
-
-
 INBOX = 16
+"""Receipts that may wait. Each carries the whole truth, so the oldest can go."""
 
 
 class Uplink:
@@ -55,9 +52,12 @@ class Uplink:
         self._timing = timing or Timing()
         self._backoff = Backoff(self._timing, rng)
         self._patience = Patience(self._timing)
-        self._lanes = {
-            stream: Lane(source, stream, by_receipt=receipts is not None) for stream in Stream
-        }
+        self._lanes = Lanes(
+            source,
+            self._backoff,
+            to_ns(self._timing.cursor),
+            by_receipt=receipts is not None,
+        )
         self._notices = Notices(hub, version, source.epoch)
         self._pending: deque[Outgoing] = deque(maxlen=2)
         """Status and heartbeat: of more than two the oldest says nothing any more."""
@@ -85,7 +85,7 @@ class Uplink:
     async def run(self) -> None:
         """Delivers until cancelled, or until a `drain` is complete."""
         try:
-            while not self._draining or not self._is_drained():
+            while not self._draining or not self._lanes.is_delivered:
                 self._state = State.CONNECTING
                 try:
                     await self._connection()
@@ -105,7 +105,7 @@ class Uplink:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 await self._finished.wait()
-        return self._finished.is_set() and self._is_drained()
+        return self._finished.is_set() and self._lanes.is_delivered
 
     def status(self) -> UplinkStatus:
         """How delivery stands now."""
@@ -117,21 +117,20 @@ class Uplink:
             retry_in_s=None
             if self._retry_ns is None
             else max(0.0, (self._retry_ns - now) / NS_PER_S),
-            in_flight_messages=self._in_flight_messages(),
-            in_flight_bytes=self._in_flight_bytes(),
+            in_flight_messages=self._in_flight,
+            in_flight_bytes=self._lanes.in_flight_bytes,
             last_answer_age_s=None if last_ns is None else (now - last_ns) / NS_PER_S,
             round_trip_s=None if last_ns is None else self._patience.round_trip_ns / NS_PER_S,
             reconnects=self._reconnects,
-            refusals=self._refusals,
-            streams={stream: lane.status() for stream, lane in self._lanes.items()},
+            refusals=self._refusals + self._lanes.refusals,
+            streams=self._lanes.status(),
         )
 
     # --- One connection --------------------------------------------------------------------------------
 
     async def _connection(self) -> None:
         self._lost = None
-        for lane in self._lanes.values():
-            lane.connected()
+        self._lanes.connected()
         self._pending.clear()
         self._notice_flights.clear()
         self._inbox.clear()
@@ -146,7 +145,7 @@ class Uplink:
             wire.abort()
             if self._clock.boottime_ns() - since_ns > to_ns(self._timing.backoff_most):
                 self._failures = 0
-            await self._write_cursors(at_once=True)
+            await self._lanes.write_cursors(self._clock.boottime_ns(), at_once=True)
 
     async def _deliver(self, wire: Wire) -> None:
         """Until drained. Raises UplinkError when the connection is gone or dead."""
@@ -162,9 +161,9 @@ class Uplink:
             if self._clock.boottime_ns() >= self._heartbeat_ns:
                 self._pending.append(self._heartbeat())
                 self._heartbeat_ns = self._clock.boottime_ns() + to_ns(self._timing.heartbeat)
-            await self._fill(wire)
-            await self._write_cursors(at_once=False)
-            if self._draining and self._is_drained() and not farewell:
+            has_room = await self._fill(wire)
+            await self._lanes.write_cursors(self._clock.boottime_ns(), at_once=False)
+            if self._draining and self._lanes.is_delivered and not farewell:
                 farewell = True
                 self._heartbeat_ns = self._clock.boottime_ns() + to_ns(self._timing.heartbeat)
                 self._pending.clear()
@@ -172,44 +171,31 @@ class Uplink:
             elif farewell and not self._pending and not self._notice_flights:
                 return
             else:
-                await self._pause(self._next_deadline_ns())
+                await self._pause(self._next_deadline_ns(has_room=has_room))
 
-    async def _fill(self, wire: Wire) -> None:
-        """Sends while the window is open: notices first, then the streams in their order."""
+    async def _fill(self, wire: Wire) -> bool:
+        """Sends while the window is open: notices, probes, then the streams in their order. False when it is full."""
         limits = wire.limits
-        while self._in_flight_messages() < limits.receive_maximum and self._lost is None:
+        limit_bytes = limits.maximum_packet_bytes - ENVELOPE_BYTES
+        while self._in_flight < limits.receive_maximum and self._lost is None:
+            now = self._clock.boottime_ns()
             if self._pending:
-                message_id = wire.publish(self._pending.popleft())
-                self._notice_flights[message_id] = self._clock.boottime_ns()
+                self._notice_flights[wire.publish(self._pending.popleft())] = now
                 continue
-            limit_bytes = limits.maximum_packet_bytes - ENVELOPE_BYTES
-            if await self._probe(wire, limit_bytes):
+            if (probe := await self._lanes.probe(limit_bytes, now)) is not None:
+                stream, piece = probe
+                message = Outgoing(self._notices.topic(stream), piece.payload)
+                self._notice_flights[wire.publish(message)] = now
                 continue
-            found = await self._next(limit_bytes)
+            found = await self._lanes.next(limit_bytes, now)
             if found is None:
-                return
-            lane, piece = found
-            size, flying = len(piece.payload), self._in_flight_bytes()
-            if flying and flying + size > self._window_bytes:
-                return
-            message_id = wire.publish(Outgoing(self._notices.topic(lane.stream), piece.payload))
-            now = self._clock.boottime_ns()
-            lane.outbound.launch(message_id, Flight(piece.first, piece.last, size, now))
-            lane.prepared.popleft()
-            lane.messages += 1
-
-    async def _probe(self, wire: Wire, limit_bytes: int) -> bool:
-        """Asks the receiver, by sending again the oldest entries that it gave no receipt for."""
-        for lane in self._lanes.values():
-            now = self._clock.boottime_ns()
-            piece = await lane.probe(limit_bytes, now)
-            if piece is not None:
-                log.debug(
-                    "uplink: no receipt for %s from %d on, sent again", lane.stream, piece.first
-                )
-                message_id = wire.publish(Outgoing(self._notices.topic(lane.stream), piece.payload))
-                self._notice_flights[message_id] = now
                 return True
+            lane, piece = found
+            size, flying = len(piece.payload), self._lanes.in_flight_bytes
+            if flying and flying + size > self._window_bytes:
+                return False
+            message_id = wire.publish(Outgoing(self._notices.topic(lane.stream), piece.payload))
+            lane.launch(message_id, piece, self._clock.boottime_ns())
         return False
 
     async def _take_receipts(self, wire: Wire) -> None:
@@ -217,21 +203,8 @@ class Uplink:
             message = self._inbox.popleft()
             wire.acknowledge(message.message_id)
             receipt = self._receipts.read(message) if self._receipts is not None else None
-            for stream, held in receipt.streams.items() if receipt is not None else ():
-                await self._lanes[stream].receipt(held, self._clock.boottime_ns())
-
-    async def _next(self, limit_bytes: int) -> tuple[Lane, Slice] | None:
-        """The next slice by the order of the streams; it stays prepared until it is sent."""
-        for lane in self._lanes.values():
-            if lane.rests(self._clock.boottime_ns()):
-                continue
-            piece = await lane.peek(limit_bytes)
-            if piece is not None and len(piece.payload) <= limit_bytes:
-                return lane, piece
-            if piece is not None:
-                text = f"entry {piece.first}: {len(piece.payload)} bytes, the broker takes {limit_bytes}"
-                self._refuse(lane, text)
-        return None
+            if receipt is not None:
+                await self._lanes.receipt(receipt, self._clock.boottime_ns())
 
     # --- What the wire tells ---------------------------------------------------------------------------
 
@@ -246,16 +219,11 @@ class Uplink:
                 self._refusals += 1
                 log.warning("uplink: status, heartbeat or probe refused: %s", refusal)
             return
-        for lane in self._lanes.values():
-            flight = lane.outbound.land(message_id, accepted=refusal is None)
-            if flight is None:
-                continue
+        flight = self._lanes.land(message_id, refusal, now)
+        if flight is not None:
             self._patience.answered(flight.sent_ns, now)
-            if refusal is not None:
-                self._refuse(lane, refusal)
-            else:
+            if refusal is None:
                 self._failures = 0
-                lane.accept()
 
     def lost(self, error: UplinkError) -> None:
         """The connection is gone."""
@@ -269,17 +237,8 @@ class Uplink:
 
     # --- Waiting -----------------------------------------------------------------------------------------
 
-    def _refuse(self, lane: Lane, refusal: str) -> None:
-        """The stream rests with back-off; the others go on. Refusals of one window count once."""
-        self._refusals += 1
-        if lane.held_until_ns is None:
-            lane.refusals += 1
-        lane.refuse(refusal, self._clock.boottime_ns() + self._backoff.delay_ns(lane.refusals))
-        log.warning("uplink: %s refused: %s", lane.stream, refusal)
-
     def _answer_due_ns(self) -> int | None:
-        sent = [lane.outbound.oldest_ns for lane in self._lanes.values()]
-        sent.extend(self._notice_flights.values())
+        sent = [*self._lanes.oldest_ns(), *self._notice_flights.values()]
         oldest = min((at for at in sent if at is not None), default=None)
         return None if oldest is None else oldest + self._patience.limit_ns
 
@@ -308,38 +267,14 @@ class Uplink:
             async with asyncio.timeout(seconds):
                 await self._event.wait()
 
-    def _next_deadline_ns(self) -> int:
-        deadlines = [self._heartbeat_ns, self._answer_due_ns()]
-        for lane in self._lanes.values():
-            if not lane.outbound.in_flight:
-                deadlines.append(lane.held_until_ns)
-            deadlines.append(lane.probe_due_ns(self._clock.boottime_ns()))
-            if lane.released > lane.written:
-                deadlines.append(lane.written_ns + to_ns(self._timing.cursor))
-        return min(at for at in deadlines if at is not None)
+    def _next_deadline_ns(self, *, has_room: bool) -> int:
+        deadlines = self._lanes.deadlines(self._clock.boottime_ns(), has_room=has_room)
+        times = [self._heartbeat_ns, self._answer_due_ns(), *deadlines]
+        return min(at for at in times if at is not None)
 
-    async def _write_cursors(self, *, at_once: bool) -> None:
-        """Once in a while, or when the stream has nothing else to do."""
-        for lane in self._lanes.values():
-            now = self._clock.boottime_ns()
-            idle = not lane.outbound.in_flight and not lane.prepared
-            due = at_once or idle or now >= lane.written_ns + to_ns(self._timing.cursor)
-            if due and lane.released > lane.written:
-                await lane.write_cursor(now)
-
-    # --- Small parts -------------------------------------------------------------------------------------
-
-    def _in_flight_messages(self) -> int:
-        flying = sum(lane.outbound.in_flight for lane in self._lanes.values())
-        return flying + len(self._notice_flights)
-
-    def _in_flight_bytes(self) -> int:
-        return sum(lane.outbound.in_flight_bytes for lane in self._lanes.values())
-
-    def _is_drained(self) -> bool:
-        return all(lane.is_delivered for lane in self._lanes.values())
+    @property
+    def _in_flight(self) -> int:
+        return self._lanes.in_flight + len(self._notice_flights)
 
     def _heartbeat(self) -> Outgoing:
-        lanes = self._lanes.items()
-        marks = {stream: Mark(lane.high_water, lane.released) for stream, lane in lanes}
-        return self._notices.heartbeat(self._clock, marks)
+        return self._notices.heartbeat(self._clock, self._lanes.marks())

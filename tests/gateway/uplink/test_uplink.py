@@ -38,6 +38,9 @@ class HandWire:
             asyncio.get_running_loop().call_soon(self.answer, mid)
         return mid
 
+    def acknowledge(self, message_id: int) -> None:
+        """Nothing arrives here."""
+
     def answer(self, mid: int, refusal: str | None = None) -> None:
         del self.open[mid]
         self.listener.answered(mid, refusal)

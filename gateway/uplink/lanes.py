@@ -1,0 +1,129 @@
+"""All streams of one journal on their way out, in the order in which they are sent."""
+
+import logging
+from collections.abc import Iterator
+
+from gateway.journal.entry import Stream
+from gateway.uplink.lane import Lane, Source
+from gateway.uplink.notice import Mark
+from gateway.uplink.outbound import Flight
+from gateway.uplink.patience import Backoff
+from gateway.uplink.payload import Slice
+from gateway.uplink.receipt import Receipt
+from gateway.uplink.status import StreamStatus
+
+log = logging.getLogger(__name__)
+
+
+class Lanes:
+    """What to send next, what is under way, and what may be given free. The first stream goes first."""
+
+    def __init__(
+        self, source: Source, backoff: Backoff, cursor_ns: int, *, by_receipt: bool
+    ) -> None:
+        """A durable cursor is written at most once in `cursor_ns`, unless its stream is idle."""
+        self._lanes = {stream: Lane(source, stream, by_receipt=by_receipt) for stream in Stream}
+        self._backoff = backoff
+        self._cursor_ns = cursor_ns
+        self.refusals = 0
+
+    def __iter__(self) -> Iterator[Lane]:
+        return iter(self._lanes.values())
+
+    @property
+    def in_flight(self) -> int:
+        """Messages without an answer."""
+        return sum(lane.outbound.in_flight for lane in self)
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """Their payload bytes."""
+        return sum(lane.outbound.in_flight_bytes for lane in self)
+
+    @property
+    def is_delivered(self) -> bool:
+        """Everything durable is where it has to be."""
+        return all(lane.is_delivered for lane in self)
+
+    def connected(self) -> None:
+        """A new connection."""
+        for lane in self:
+            lane.connected()
+
+    async def next(self, limit_bytes: int, now_ns: int) -> tuple[Lane, Slice] | None:
+        """The next slice by the order of the streams; it stays prepared until it is sent."""
+        for lane in self:
+            if lane.rests(now_ns):
+                continue
+            piece = await lane.peek(limit_bytes)
+            if piece is not None and len(piece.payload) <= limit_bytes:
+                return lane, piece
+            if piece is not None:
+                size = f"{len(piece.payload)} bytes, the broker takes {limit_bytes}"
+                self._refuse(lane, f"entry {piece.first}: {size}", now_ns)
+        return None
+
+    async def probe(self, limit_bytes: int, now_ns: int) -> tuple[Stream, Slice] | None:
+        """The oldest entries of a stream that the receiver gave no receipt for in good time; None when none are."""
+        for lane in self:
+            piece = await lane.probe(limit_bytes, now_ns)
+            if piece is not None:
+                log.debug("uplink: %s from %d on: no receipt, sent again", lane.stream, piece.first)
+                return lane.stream, piece
+        return None
+
+    def land(self, message_id: int, refusal: str | None, now_ns: int) -> Flight | None:
+        """An answer came. Returns its flight, or None when it answers no batch."""
+        for lane in self:
+            flight = lane.outbound.land(message_id, accepted=refusal is None)
+            if flight is None:
+                continue
+            if refusal is not None:
+                self._refuse(lane, refusal, now_ns)
+            else:
+                lane.accept()
+            return flight
+        return None
+
+    def _refuse(self, lane: Lane, refusal: str, now_ns: int) -> None:
+        """The stream rests with back-off; the others go on. Refusals of one window count once."""
+        self.refusals += 1
+        if lane.held_until_ns is None:
+            lane.refusals += 1
+        lane.refuse(refusal, now_ns + self._backoff.delay_ns(lane.refusals))
+        log.warning("uplink: %s refused: %s", lane.stream, refusal)
+
+    async def receipt(self, receipt: Receipt, now_ns: int) -> None:
+        """The receiver says what it holds."""
+        for stream, held in receipt.streams.items():
+            await self._lanes[stream].receipt(held, now_ns)
+
+    async def write_cursors(self, now_ns: int, *, at_once: bool) -> None:
+        """Once in a while, or when the stream has nothing else to do."""
+        for lane in self:
+            idle = not lane.outbound.in_flight and not lane.prepared
+            due = at_once or idle or now_ns >= lane.written_ns + self._cursor_ns
+            if due and lane.released > lane.written:
+                await lane.write_cursor(now_ns)
+
+    def oldest_ns(self) -> list[int | None]:
+        """When the oldest unanswered message of each stream left."""
+        return [lane.outbound.oldest_ns for lane in self]
+
+    def deadlines(self, now_ns: int, *, has_room: bool) -> Iterator[int | None]:
+        """When something is to be done if nothing happens. Without room in the window, an answer comes first."""
+        for lane in self:
+            if not lane.outbound.in_flight:
+                yield lane.held_until_ns
+            if has_room:
+                yield lane.probe_due_ns(now_ns)
+            if lane.released > lane.written:
+                yield lane.written_ns + self._cursor_ns
+
+    def marks(self) -> dict[Stream, Mark]:
+        """How far each stream reaches, for the heartbeat."""
+        return {lane.stream: Mark(lane.high_water, lane.released) for lane in self}
+
+    def status(self) -> dict[Stream, StreamStatus]:
+        """How each stream stands."""
+        return {lane.stream: lane.status() for lane in self}
