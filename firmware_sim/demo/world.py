@@ -80,7 +80,8 @@ class World:
 
     async def run(self) -> Proof:
         """Lives through the whole demo. Raises ProgramError when a program does not do its part."""
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._asked.set)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._asked.set)
         port = programs.free_port(PORT)
         config = programs.write_config("wardlink", self._folder, port)
         receiving = programs.write_config("receiver", self._folder, port)
@@ -131,7 +132,9 @@ class World:
     async def _until_listening(self, hub: Program, receiver: Program) -> None:
         """Until the hub has the port open and the strap connected: then the devices are switched on."""
         limit_s = time.monotonic() + READY_S
-        while not self._board.line.opened or not await self._configured():
+        while not (self._board.line.opened and await self._configured()):
+            if self._asked.is_set():
+                raise ProgramError("stopped before it had begun")
             if time.monotonic() > limit_s:
                 raise ProgramError(f"the hub did not take up its devices within {READY_S:g} s")
             for program in (hub, receiver):
@@ -204,10 +207,9 @@ class World:
                         raise error
                 self._tail.read()
                 draw(await programs.status(self._folder))
-                over = (
-                    self._options.seconds is not None and self._elapsed_s() >= self._options.seconds
-                )
-                if over or self._board.finished:
+                seconds = self._options.seconds
+                over = seconds is not None and self._elapsed_s() >= seconds
+                if over or self._board.finished or self._asked.is_set():
                     return
                 await asyncio.sleep(TICK_S)
 

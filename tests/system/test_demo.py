@@ -1,0 +1,76 @@
+"""The whole way with real programs: the hub, the receiver, an embedded broker, a private bus and a pty."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.timeout(150),
+    pytest.mark.skipif(
+        shutil.which("dbus-daemon") is None, reason="needs dbus-daemon (Debian package dbus-daemon)"
+    ),
+]
+
+
+@contextmanager
+def demo(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "firmware_sim", "demo", "--keep", str(folder), *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "COLUMNS": "120"},
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.terminate()  # it ends its own programs
+
+
+def finished(process: subprocess.Popen[str]) -> str:
+    out, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, out
+    assert "PROVED: nothing is missing" in out
+    return out
+
+
+def row(out: str, title: str) -> list[int]:
+    (line,) = (line for line in out.splitlines() if f"│ {title} " in line)
+    return [int(cell) for cell in line.replace("│", " ").split() if cell.isdigit()]
+
+
+def test_a_quiet_time_is_proved_without_a_gap_and_an_interrupt_ends_it(tmp_path: Path) -> None:
+    lines = tmp_path / "received.jsonl"
+    with demo(tmp_path) as process:
+        limit_s = time.monotonic() + 60
+        while time.monotonic() < limit_s and (not lines.exists() or lines.stat().st_size < 90_000):
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        out = finished(process)
+    assert row(out, "in gaps that the hub named") == [0, 0]
+    board, strap = row(out, "received")
+    assert board >= 500
+    assert strap >= 3
+    log = (tmp_path / "hub.log").read_text(encoding="utf-8")
+    assert "patient-1" not in log, "the log names a person, if only by a pseudonym"
+
+
+def test_a_killed_hub_and_a_lost_broker_lose_nothing_that_was_accepted(tmp_path: Path) -> None:
+    with demo(tmp_path, "--seconds", "30", "--kill-hub", "--stop-broker", "8") as process:
+        out = finished(process)
+    assert row(out, "missing") == [0, 0]
+    board, _ = row(out, "in gaps that the hub named")
+    assert board > 0, "the hub was dead for seconds: a gap must be named"
+    assert "hub_killed" in out
