@@ -19,6 +19,8 @@ from firmware_sim.ledger import Ledger
 NS_PER_S = 1_000_000_000
 BEAT_WINDOW_S = 0.150
 """A detected beat is the annotated one within 150 ms of it (ANSI/AAMI EC57)."""
+DECIDED_S = 0.5
+"""The hub decides on a beat up to 0.4 s after it. Where it was killed sooner, the beat lies in the gap it then names."""
 SEARCH_SAMPLES = 256
 """How far from where its time puts it a block is looked for."""
 GAP_SLACK_NS = NS_PER_S // 4
@@ -252,12 +254,12 @@ def compare_beats(
     rate_hz: float,
 ) -> Beats:
     """Pairs beats within 150 ms, where all samples around were received. Both in sample numbers."""
-    window = BEAT_WINDOW_S * rate_hz
+    window, decided = BEAT_WINDOW_S * rate_hz, DECIDED_S * rate_hz
 
     def inside(beats: NDArray[np.float64]) -> NDArray[np.float64]:
         edges = np.concatenate(([0], np.cumsum(covered)))
         low = np.clip(np.floor(beats - window).astype(int), 0, len(covered))
-        high = np.clip(np.ceil(beats + window).astype(int), 0, len(covered))
+        high = np.clip(np.ceil(beats + decided).astype(int), 0, len(covered))
         whole = (edges[high] - edges[low] == high - low) & (beats >= window)
         kept: NDArray[np.float64] = beats[whole & (beats <= len(covered) - window)]
         return kept

@@ -74,7 +74,8 @@ class Intake:
         self._tenant = tenant
         self._keys = VerifyKeys(keys)
         self._epochs: dict[str, str] = {}
-        self._touched: set[str] = set()
+        self._touched: dict[str, None] = {}
+        """In order: hubs that were heard since their last receipt."""
         self._ledger = ledger
         self._clock = clock
         self._grace_ns = int(grace_s * 1e9)
@@ -110,12 +111,14 @@ class Intake:
         at_ns = self._ledger.next_due_ns(self._grace_ns)
         return None if at_ns is None else max(0.0, (at_ns - self._clock.boottime_ns()) / 1e9)
 
-    def receipts(self, receiver: str) -> list[Receipt]:
-        """What is to be said to each hub that was heard since the last call. Call it when the lines are on disk."""
-        touched, self._touched = self._touched, set()
+    def receipts(self, receiver: str, most: int) -> list[Receipt]:
+        """What is to be said to the hubs that were heard, longest waiting first. Call it when the lines are on disk."""
+        hubs = list(self._touched)[:most]
+        for hub in hubs:
+            del self._touched[hub]
         return [
             Receipt(hub, receiver, self._epochs[hub], self._ledger.held(hub, self._epochs[hub]))
-            for hub in sorted(touched)
+            for hub in hubs
         ]
 
     @property
@@ -125,7 +128,7 @@ class Intake:
 
     def _heard(self, hub: str, epoch: str) -> None:
         self._epochs[hub] = epoch
-        self._touched.add(hub)
+        self._touched.setdefault(hub)
 
     # --- Checks ----------------------------------------------------------------------------------------
 

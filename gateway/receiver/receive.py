@@ -38,9 +38,14 @@ class _Inbox:
         self._messages: asyncio.Queue[Incoming] = asyncio.Queue(INBOX)
         self._lost = asyncio.Event()
         self._error: UplinkError | None = None
+        self.unanswered = 0
+        """Receipts on their way to the broker."""
 
-    def answered(self, message_id: int, refusal: str | None) -> None:
-        """A receiver publishes nothing."""
+    def answered(self, _message_id: int, refusal: str | None) -> None:
+        """The broker has a receipt, or will not have it: the next one says the same and more."""
+        self.unanswered -= 1
+        if refusal is not None:
+            log.warning("receiver: receipt refused: %s", refusal)
 
     def lost(self, error: UplinkError) -> None:
         """The connection is gone."""
@@ -120,7 +125,7 @@ class Receiver:
         self._lines = Lines(lines_file)
         self._ledger = load(state_file, self._lines, clock.boottime_ns())
         self._intake = Intake(tenant, keys, self._ledger, clock, grace_s=grace_s)
-        self._saved_ns = clock.boottime_ns()
+        self._saved_ns = self._given_ns = clock.boottime_ns()
         self.is_connected = False
 
     def report(self) -> Report:
@@ -156,7 +161,7 @@ class Receiver:
                     self._lines.append(self._intake.take(message))
                     wire.acknowledge(message.message_id)
                 self._tidy()
-                self._give_receipts(wire)
+                self._give_receipts(wire, inbox)
         finally:
             wire.abort()
 
@@ -170,29 +175,36 @@ class Receiver:
 
     def _patience_s(self) -> float | None:
         """Until a gap falls due or the lines must be on the disk; None when neither is waited for."""
-        gap_s = self._intake.seconds_to_next()
-        if not self._lines.unsynced and not self._owes:
-            return gap_s
-        save_s = max(0.0, SYNC_S - (self._clock.boottime_ns() - self._saved_ns) / NS_PER_S)
-        return save_s if gap_s is None else min(gap_s, save_s)
+        waits = [self._intake.seconds_to_next()]
+        if self._lines.unsynced:
+            waits.append(self._until_s(self._saved_ns))
+        if self._owes:
+            waits.append(self._until_s(self._given_ns))
+        return min((wait for wait in waits if wait is not None), default=None)
+
+    def _until_s(self, last_ns: int) -> float:
+        """Until `SYNC_S` is over."""
+        return max(0.0, SYNC_S - (self._clock.boottime_ns() - last_ns) / NS_PER_S)
 
     @property
     def _owes(self) -> bool:
-        return self._session.sign is not None and self._intake.owes_receipts
+        return self.is_connected and self._session.sign is not None and self._intake.owes_receipts
 
     def _tidy(self) -> None:
         self._lines.append(self._intake.due())
-        overdue = self._clock.boottime_ns() - self._saved_ns >= SYNC_S * NS_PER_S
-        if overdue and (self._lines.unsynced or self._owes):
+        if self._lines.unsynced and not self._until_s(self._saved_ns):
             self._save()
 
-    def _give_receipts(self, wire: PahoWire) -> None:
-        """Only for what is on the disk: on this word a hub forgets."""
-        if self._lines.unsynced or not self._owes:
+    def _give_receipts(self, wire: PahoWire, inbox: _Inbox) -> None:
+        """Only for what is on the disk, since on this word a hub forgets; once in `SYNC_S`, as far as the broker takes them."""
+        if self._lines.unsynced or not self._owes or self._until_s(self._given_ns):
             return
-        for receipt in self._intake.receipts(self._name):
+        self._given_ns = self._clock.boottime_ns()
+        room = wire.limits.receive_maximum - inbox.unanswered
+        for receipt in self._intake.receipts(self._name, room):
             topic = Receipt.topic(self._tenant, receipt.hub, self._name)
             wire.publish(Outgoing(topic, receipt.encode()))
+            inbox.unanswered += 1
 
     def _save(self) -> None:
         """Lines first: a state file that knew more than the lines would hide a loss."""

@@ -55,6 +55,8 @@ class Lane:
         self.stream = stream
         self.outbound = Outbound(source.acknowledged(stream))
         self._release = Release(self.outbound.cursor) if by_receipt else None
+        self._again: int | None = None
+        """What is behind it is to be sent again at the next restart: the broker lost it."""
         self.prepared: deque[Slice] = deque()
         self.written = self.outbound.cursor
         self.written_ns = 0
@@ -79,9 +81,10 @@ class Lane:
         """Up to here the journal may forget."""
         return self.outbound.cursor if self._release is None else self._release.mark
 
-    def restart(self, to: int | None = None) -> None:
-        """Everything behind the cursor, or behind `to` before it, is to be sent again."""
-        self.outbound.rewind(to)
+    def restart(self) -> None:
+        """Everything behind the cursor, or behind what the broker lost, is to be sent again."""
+        self.outbound.rewind(self._again)
+        self._again = None
         self.prepared.clear()
         self.held_until_ns = None
 
@@ -97,20 +100,20 @@ class Lane:
             return None
         return self._release.due_ns(self.outbound.cursor, now_ns)
 
-    async def probe(self, packet_limit_bytes: int, now_ns: int) -> Slice | None:
-        """The oldest entries without a receipt, once more; None while it is not time."""
+    async def probe(self, now_ns: int) -> Slice | None:
+        """The oldest entry without a receipt, once more; None while it is not time."""
         due_ns = self.probe_due_ns(now_ns)
         if self._release is None or due_ns is None or now_ns < due_ns:
             return None
-        mark = self._release.mark
-        batch = await asyncio.to_thread(self._source.read, self.stream, mark)
-        if batch is None:
-            # Evicted or unreadable, and named as such: there is nothing left to wait for.
-            self._release.receipt(self.high_water, now_ns)
+        sent, high_water = self.outbound.cursor, self.high_water
+        batch = await asyncio.to_thread(self._source.read, self.stream, self._release.mark)
+        # Evicted or unreadable, and named as such: there is nothing left to wait for.
+        self._release.gone(high_water if batch is None else batch.first_sequence - 1)
+        if batch is None or self._release.mark >= sent:
             return None
-        limit_bytes = min(MAX_PAYLOAD_BYTES, packet_limit_bytes)
-        piece = next(slices(batch, mark, self.high_water, limit_bytes))
-        self._release.probed(piece.last, self.outbound.cursor, now_ns)
+        # One entry asks as well as many, and costs a metered link the least.
+        piece = next(slices(batch, self._release.mark, self.high_water, limit_bytes=0))
+        self._release.probed(piece.last, sent, now_ns)
         return piece
 
     async def receipt(self, held: Held, now_ns: int) -> None:
@@ -121,13 +124,19 @@ class Lane:
         for first, last in held.holes:
             if first > mark:
                 break
-            batch = await asyncio.to_thread(self._source.read, self.stream, first - 1)
+            # What was given free already is not sent again, though the journal may hold it for a while.
+            after = max(first - 1, self._release.mark)
+            if last <= after:
+                continue
+            batch = await asyncio.to_thread(self._source.read, self.stream, after)
             if batch is not None and batch.first_sequence <= last:
-                mark = max(first, batch.first_sequence) - 1
+                mark = max(after, batch.first_sequence - 1)
                 break
         again = self._release.receipt(mark, now_ns)
         if again is not None:
-            self.restart(again)
+            # Once nothing is under way: what is counts against the broker's Receive Maximum until it is answered.
+            self._again = again
+            self.held_until_ns = max(now_ns, self.held_until_ns or 0)
 
     def refuse(self, refusal: str, until_ns: int) -> None:
         """Rests until then. It is tried again for ever and never skipped: what was accepted is not dropped."""
@@ -152,8 +161,13 @@ class Lane:
         """The next slice, in at most `packet_limit_bytes` unless it is one entry; None when there is none."""
         after = self.outbound.sent
         if not self.prepared and self.high_water > after:
+            high_water = self.high_water
             batch = await asyncio.to_thread(self._source.read, self.stream, after)
-            if batch is not None:
+            if batch is None:
+                # The last entries are unreadable, and named as such: nothing is left to deliver.
+                self.evicted += max(0, high_water - max(after, self.released))
+                self.outbound.skip(high_water)
+            else:
                 self._prepare(batch, after, min(MAX_PAYLOAD_BYTES, packet_limit_bytes))
         return self.prepared[0] if self.prepared else None
 
@@ -168,7 +182,7 @@ class Lane:
     def _prepare(self, batch: Batch, after: int, limit_bytes: int) -> None:
         if batch.first_sequence > after + 1:
             # Evicted for want of room, with a gap record in the alarm stream: nothing is left to deliver.
-            self.evicted += batch.first_sequence - 1 - after
+            self.evicted += max(0, batch.first_sequence - 1 - max(after, self.released))
             self.outbound.skip(batch.first_sequence - 1)
         self.prepared.extend(slices(batch, self.outbound.sent, self.high_water, limit_bytes))
 

@@ -59,15 +59,16 @@ class Lanes:
             if piece is not None and len(piece.payload) <= limit_bytes:
                 return lane, piece
             if piece is not None:
-                size = f"{len(piece.payload)} bytes, the broker takes {limit_bytes}"
-                self._refuse(lane, f"entry {piece.first}: {size}", now_ns)
+                self._refuse(lane, _too_large(piece, limit_bytes), now_ns)
         return None
 
     async def probe(self, limit_bytes: int, now_ns: int) -> tuple[Stream, Slice] | None:
-        """The oldest entries of a stream that the receiver gave no receipt for in good time; None when none are."""
+        """The oldest entry of a stream that the receiver gave no receipt for in good time; None when there is none."""
         for lane in self:
-            piece = await lane.probe(limit_bytes, now_ns)
-            if piece is not None:
+            piece = await lane.probe(now_ns)
+            if piece is not None and len(piece.payload) > limit_bytes:
+                self._refuse(lane, _too_large(piece, limit_bytes), now_ns)
+            elif piece is not None:
                 log.debug("uplink: %s from %d on: no receipt, sent again", lane.stream, piece.first)
                 return lane.stream, piece
         return None
@@ -113,7 +114,7 @@ class Lanes:
     def deadlines(self, now_ns: int, *, has_room: bool) -> Iterator[int | None]:
         """When something is to be done if nothing happens. Without room in the window, an answer comes first."""
         for lane in self:
-            if not lane.outbound.in_flight:
+            if has_room and not lane.outbound.in_flight:
                 yield lane.held_until_ns
             if has_room:
                 yield lane.probe_due_ns(now_ns)
@@ -127,3 +128,7 @@ class Lanes:
     def status(self) -> dict[Stream, StreamStatus]:
         """How each stream stands."""
         return {lane.stream: lane.status() for lane in self}
+
+
+def _too_large(piece: Slice, limit_bytes: int) -> str:
+    return f"entry {piece.first}: {len(piece.payload)} bytes, the broker takes {limit_bytes}"

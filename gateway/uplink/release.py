@@ -57,14 +57,22 @@ class Release:
         self._since_ns = now_ns
         self._patience_ns = min(2 * self._patience_ns, PROBE_MOST_NS)
 
+    def gone(self, mark: int) -> None:
+        """Up to here nothing is left that could be delivered."""
+        self.mark = max(self.mark, mark)
+
     def receipt(self, mark: int, now_ns: int) -> int | None:
         """A receipt came. Returns from where to send again what the broker lost; None when it lost nothing."""
-        if mark > self.mark:
+        moved = mark > self.mark
+        if moved:
             self.mark = mark
             self._since_ns = now_ns
             self._patience_ns = PROBE_FIRST_NS
         probe = self._probe
-        if probe is None or self.mark < probe.last:
+        if probe is None or mark < probe.last:
+            return None
+        if moved and probe.last < mark < probe.covers:
+            # It may be reading what waited for it, with the probe still behind: a loss is where it stops.
             return None
         self._probe = None
         return self.mark if self.mark < probe.covers else None

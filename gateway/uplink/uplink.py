@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 ENVELOPE_BYTES = 512
 """Room for topic, packet head and signature beside the payload in the broker's Maximum Packet Size."""
-INBOX = 16
-"""Receipts that may wait. Each carries the whole truth, so the oldest can go."""
+INBOX = 64
+"""The Receive Maximum of the hub's session: a receipt that fell out unacknowledged would narrow it for good."""
 
 
 class Uplink:
@@ -231,9 +231,10 @@ class Uplink:
         self._event.set()
 
     def arrived(self, message: Incoming) -> None:
-        """A receipt came. Each carries the whole truth, so of more than can wait the oldest is not missed."""
-        self._inbox.append(message)
-        self._event.set()
+        """A receipt came. They are given at QoS 1, so the session's Receive Maximum bounds those that wait."""
+        if message.message_id:
+            self._inbox.append(message)
+            self._event.set()
 
     # --- Waiting -----------------------------------------------------------------------------------------
 

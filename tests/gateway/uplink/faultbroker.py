@@ -2,6 +2,9 @@
 
 It speaks what hub and receiver need: CONNECT with will and properties, QoS 1 PUBLISH both ways, SUBSCRIBE, PINGREQ,
 DISCONNECT, sessions that outlive a connection. Its parsing is its own, from the OASIS text.
+
+Two faults break a broker's word: `forget` acknowledges a PUBLISH and delivers it to nobody, and `crash` restarts
+without sessions, queues and retained messages, as a broker does whose state was not on its disk.
 """
 
 import asyncio
@@ -43,6 +46,8 @@ class Faults:
     truncate: float = 0.0
     repeat: float = 0.0
     drop_receiver: float = 0.0
+    forget: float = 0.0
+    crash: float = 0.0
     receive_maximum: int | None = None
     maximum_packet: int | None = None
 
@@ -185,6 +190,15 @@ class FaultBroker:
                 if session.connection is not None:
                     session.connection.pump()
 
+    def restart(self) -> None:
+        """Loses everything that it had acknowledged, with the connections; nobody's will is published."""
+        sessions, self.sessions, self.retained = self.sessions, {}, {}
+        for session in sessions.values():
+            if session.connection is not None:
+                session.connection.will = None
+                session.connection.cut()
+                session.connection = None
+
     def kick(self) -> None:
         """Every connection ends now."""
         for session in self.sessions.values():
@@ -312,7 +326,12 @@ class Connection:
         if broker.hit("refuse"):
             self.puback(mid, answer + bytes([QUOTA_EXCEEDED, 0]))
             return
-        broker.route(message)
+        if not broker.hit("forget"):
+            broker.route(message)
+        if broker.hit("crash"):
+            self.puback(mid, answer)
+            broker.restart()
+            raise Dropped
         if broker.hit("drop_after"):
             self.cut()
             raise Dropped
