@@ -11,6 +11,10 @@ from gateway.uplink.receipt import Held
 from gateway.uplink.release import Release
 from gateway.uplink.status import StreamStatus
 
+UNRECEIPTED_MOST = 16_384
+"""Entries of a stream that may be without a receipt, alarms apart: some megabytes, and more than a receiver takes in
+the second between two receipts. What waits beyond waits in the journal, and not in a broker that may overflow."""
+
 
 class Source(Protocol):
     """What the uplink needs of the journal.
@@ -80,6 +84,12 @@ class Lane:
     def released(self) -> int:
         """Up to here the journal may forget."""
         return self.outbound.cursor if self._release is None else self._release.mark
+
+    @property
+    def is_far_ahead(self) -> bool:
+        """The receiver is away or slow: what it has not said to have would only pile up in the broker."""
+        ahead = self.outbound.sent - self.released
+        return self.stream is not Stream.ALARM and ahead >= UNRECEIPTED_MOST
 
     def restart(self) -> None:
         """Everything behind the cursor, or behind what the broker lost, is to be sent again."""
@@ -160,7 +170,7 @@ class Lane:
     async def peek(self, packet_limit_bytes: int) -> Slice | None:
         """The next slice, in at most `packet_limit_bytes` unless it is one entry; None when there is none."""
         after = self.outbound.sent
-        if not self.prepared and self.high_water > after:
+        if not self.prepared and self.high_water > after and not self.is_far_ahead:
             high_water = self.high_water
             batch = await asyncio.to_thread(self._source.read, self.stream, after)
             if batch is None:
