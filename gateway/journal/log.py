@@ -27,7 +27,6 @@ from gateway.journal.segment import (
     SegmentHeader,
     frame_size,
     frame_tag,
-    new_cipher,
     unpadded,
 )
 from gateway.journal.storage import File, Storage
@@ -241,7 +240,7 @@ class StreamLog:
             boot_id=identity.boot_id,
             clock=reading,
         )
-        cipher, block = new_cipher(header, self._access.readers, self._entropy)
+        cipher, block = self._access.new_segment(header, self._entropy)
         try:
             file = self._storage.open(spare)
             try:

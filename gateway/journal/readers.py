@@ -27,8 +27,8 @@ from cryptography.hazmat.primitives.hpke import (
 from gateway.journal import keyfile
 from gateway.journal.errors import JournalError
 
-X25519, MLKEM768_X25519 = 1, 2
-"""Suite numbers in a segment header."""
+SIGNATURE, X25519, MLKEM768_X25519 = 0, 1, 2
+"""Suite numbers in a segment header. 0 is no reader: it is the hub, which signs for what it wrapped."""
 _SUITES = {
     X25519: Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305),
     MLKEM768_X25519: Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.journal.access import recipients
 from gateway.journal.errors import JournalError
 from gateway.journal.keys import HubKey
 from gateway.journal.offline import (
@@ -27,7 +28,6 @@ from gateway.journal.segment import (
     SegmentHeader,
     pack_header,
     unwrap_cipher,
-    wrap_for,
 )
 from gateway.journal.storage import Storage
 
@@ -81,9 +81,11 @@ def _rewrap(storage: Storage, path: Path, key: HubKey, readers: tuple[Reader, ..
         found = headers(file, offsets)
         cipher = next((cipher for header in found if (cipher := _cipher(*header, key))), None)
         if cipher is not None:
-            write_headers(file, offsets, pack_header(cipher.header, wrap_for(cipher, readers)))
+            write_headers(
+                file, offsets, pack_header(cipher.header, recipients(cipher, key, readers))
+            )
             return "rewrapped"
-    kinds = {recipient.suite for _, recipients in found for recipient in recipients}
+    kinds = {recipient.suite for _, known in found for recipient in known}
     return "sealed" if MLKEM768_X25519 in kinds else "unreadable"
 
 

@@ -4,6 +4,7 @@ Two things guard a frame. Its checksums find accidents without any key, so the e
 process that cannot read it. Its AEAD tag finds everything else: a flip, a swap, a splice.
 """
 
+import hashlib
 import struct
 import zlib
 from collections.abc import Callable
@@ -373,6 +374,12 @@ def unwrap_cipher(header: SegmentHeader, recipients: tuple[Recipient, ...], key:
             if len(data_key) == KEY_BYTES:
                 return Cipher(header, data_key)
     raise JournalError("no key")
+
+
+def key_statement(cipher: Cipher) -> bytes:
+    """What a hub signs about a segment: that it chose this data key for it. Tells nothing about the key."""
+    commitment = hashlib.sha256(b"wardlink data key\0" + cipher.data_key).digest()
+    return b"wardlink segment\0" + cipher.header.core() + commitment
 
 
 def is_for(recipient: Recipient, reader: Reader) -> bool:

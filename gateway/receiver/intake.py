@@ -35,7 +35,7 @@ class Rejection(StrEnum):
     NO_KEY = "no_key"
     """Sealed for another clinic, or there is no clinic's key here: give the receiver that key, and it comes again."""
     UNREADABLE = "unreadable"
-    """Sealed for this clinic, said by its hub, and does not open: it was changed on the hub's disk."""
+    """Sealed for this clinic, sent by its hub, and not what that hub sealed: it was changed on the hub's disk."""
     STALE = "stale"
     """From below the floor of its track: whether it is a repeat cannot be told any more."""
 
@@ -168,8 +168,11 @@ class Intake:
             expected = "a stream, status or heartbeat"
             raise _Rejected(Rejection.TOPIC, f"topic: got kind {kind[:48]!r}, expected {expected}")
         try:
-            sealed = is_sealed(message.payload)
-            decoded = (self._unsealer.open if sealed else decode)(message.payload)
+            decoded = (
+                self._unsealer.open(message.payload, self._keys.of(hub))
+                if is_sealed(message.payload)
+                else decode(message.payload)
+            )
         except DamagedError as error:
             taken = self._taken(error.batch, hub, kind)
             # The hub has nothing better: named once, so that it need not be sent for ever.

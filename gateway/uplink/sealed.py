@@ -1,17 +1,21 @@
 """The `sealed` payload: a frame of the journal as it lies on the disk, which the clinic alone can open.
 
 Each message stands for itself: the header of its segment, with the wrapped data key, then the frame. That costs
-about 1.4 kB a message, and no order of arrival, no lost message and no restart can leave a frame without its key.
+about 1.5 kB a message, and no order of arrival, no lost message and no restart can leave a frame without its key.
 Every bit of it is bound: the headers are associated data of the frame, and the wrapped key opens for them alone.
 """
 
+import hashlib
 import struct
 from collections import OrderedDict
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway.journal.entry import Batch, SealedBatch
 from gateway.journal.errors import JournalError
 from gateway.journal.log import decode
-from gateway.journal.readers import Opener
+from gateway.journal.readers import SIGNATURE, Opener
 from gateway.journal.segment import (
     FRAME_HEADER_BYTES,
     TAG_BYTES,
@@ -21,6 +25,7 @@ from gateway.journal.segment import (
     SegmentHeader,
     header_body,
     is_for,
+    key_statement,
     pack_body,
     parse_frame,
     parse_header,
@@ -70,13 +75,13 @@ class Unsealer:
         self._key = key
         self._ciphers: OrderedDict[bytes, Cipher] = OrderedDict()
 
-    def open(self, payload: bytes) -> Message:
-        """The message.
+    def open(self, payload: bytes, hub_key: Ed25519PublicKey) -> Message:
+        """The message of the hub with this verify key.
 
         Raises:
             PayloadError: these are not the bytes of a sealed message.
-            NoKeyError: it is for somebody else.
-            DamagedError: it is for this clinic, and does not open.
+            NoKeyError: it is for somebody else, or its hub sealed it with another identity.
+            DamagedError: it is for this clinic, and does not open, or was not sealed by that hub.
         """
         header, recipients, frame_header, batch = _parse(payload)
         if self._key is None:
@@ -86,14 +91,31 @@ class Unsealer:
                 "clinic key: got one that this is not sealed for, expected that of the hub's"
                 " clinic_key_file"
             )
+        name = hashlib.sha256(hub_key.public_bytes_raw()).digest()
+        signatures = [r for r in recipients if r.suite == SIGNATURE]
+        if [r.id for r in signatures] not in ([], [name]):
+            raise NoKeyError("verify key: got another than it was sealed under, expected the same")
         try:
             cipher = self._cipher(batch.header, header, recipients, self._key)
+            self._check_signature(cipher, signatures, hub_key)
             padded = batch.frame.ljust(frame_header.size, b"\0")
             entries = decode(cipher.open(frame_header, padded), frame_header)
         except JournalError as error:
             raise DamagedError(batch, str(error)) from error
         opened = Batch(batch.hub, batch.stream, batch.epoch, batch.boot_id, batch.clock, entries)
         return Message(opened, batch.last_sequence)
+
+    @staticmethod
+    def _check_signature(
+        cipher: Cipher, signatures: list[Recipient], hub_key: Ed25519PublicKey
+    ) -> None:
+        """The clinic's public key is no secret: only the hub's signature says that the hub chose this data key."""
+        if not signatures:
+            raise JournalError("no signature")
+        try:
+            hub_key.verify(signatures[0].wrapped, key_statement(cipher))
+        except InvalidSignature as error:
+            raise JournalError("signature") from error
 
     def _cipher(
         self, body: bytes, header: SegmentHeader, recipients: tuple[Recipient, ...], key: Opener
