@@ -227,7 +227,7 @@ def _show_clinic_key(arguments: argparse.Namespace) -> int:
 
 
 def journal(arguments: argparse.Namespace) -> int:
-    """Renew the key of a stopped hub's journal, or destroy what it holds."""
+    """Look into the journal, export it, and keep house in it."""
     raise AssertionError(f"{arguments.subcommand}: the parser calls the row of the subcommand")
 
 
