@@ -62,6 +62,7 @@ def rotate_key(arguments: argparse.Namespace) -> int:
 
 
 def rotate_key_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `rotate-key`."""
     parser.add_argument(
         "--key-file",
         type=Path,
@@ -107,6 +108,7 @@ def shred_journal(arguments: argparse.Namespace) -> int:
 
 
 def shred_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `shred`."""
     parser.add_argument(
         "--hub", required=True, metavar="ID", help="the hub's name, typed: there is no way back"
     )

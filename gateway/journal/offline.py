@@ -1,7 +1,7 @@
 """A journal whose hub does not run: all of its files, for as long as nobody else may touch them."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from gateway.journal.entry import Stream
@@ -20,21 +20,25 @@ SPARE = "spare"
 
 @contextmanager
 def held(directory: Path, storage: Storage) -> Iterator[None]:
-    """Holds the journal's lock. Raises JournalError when there is no journal, or a hub has it open."""
-    try:
-        lock = storage.lock(directory / "lock")
-    except OSError as error:
-        raise JournalError(f"journal {directory}: there is none: {error.strerror}") from error
-    if lock is None:
-        raise JournalError(f"journal {directory}: a hub has it open; stop the hub first")
-    try:
-        yield
-    except OSError as error:
-        raise JournalError(
-            f"journal {directory}: {error}; mend the cause and repeat, which goes on from here"
-        ) from error
-    finally:
-        lock.close()
+    """Holds every lock in the journal's directory. Raises JournalError when there is none, or a hub has it open."""
+    with ExitStack() as locks:
+        try:
+            names = {"lock", *(name for name in storage.list(directory) if name.endswith("lock"))}
+            for name in sorted(names):
+                lock = storage.lock(directory / name)
+                if lock is None:
+                    raise JournalError(
+                        f"journal {directory}: a hub has it open ({name}); stop the hub first"
+                    )
+                locks.enter_context(lock)
+        except OSError as error:
+            raise JournalError(f"journal {directory}: there is none: {error}") from error
+        try:
+            yield
+        except OSError as error:
+            raise JournalError(
+                f"journal {directory}: {error}; mend the cause and repeat, which goes on from here"
+            ) from error
 
 
 def segment_files(directory: Path, storage: Storage) -> list[Path]:

@@ -144,3 +144,16 @@ def test_the_key_is_overwritten_before_it_goes(tmp_path: Path) -> None:
     (tmp_path / "other-name").hardlink_to(tmp_path / "identity.key")
     run(tmp_path, key)
     assert (tmp_path / "other-name").read_bytes() == bytes(74)
+
+
+def test_every_lock_counts(tmp_path: Path) -> None:
+    """Another process may deliver while nobody writes."""
+    key, journal = used(tmp_path)
+    journal.close()
+    other = DISK.lock(tmp_path / "journal" / "other.lock")
+    assert other
+    with pytest.raises(JournalError, match=r"other\.lock"):
+        run(tmp_path, key)
+    other.close()
+    run(tmp_path, key)
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
