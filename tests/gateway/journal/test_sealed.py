@@ -14,7 +14,8 @@ from gateway.journal.journal import Journal
 from gateway.journal.keys import HubKey
 from gateway.journal.offline import header_offsets, headers, segment_files
 from gateway.journal.readers import ClinicKey, Reader
-from gateway.journal.segment import BLOCK_BYTES, KEY_BYTES, open_cipher
+from gateway.journal.scan import scan
+from gateway.journal.segment import BLOCK_BYTES, KEY_BYTES, open_cipher, parse_header
 from gateway.uplink.sealed import Unsealer, sealed_slice
 from tests.gateway.journal.builders import (
     DIRECTORY,
@@ -29,6 +30,7 @@ from tests.gateway.journal.builders import (
 )
 from tests.gateway.journal.simulated_disk import PowerCutError, SimulatedDisk
 from tests.gateway.journal.test_crash import Model, work
+from tests.gateway.journal.test_tamper import forge_frame
 
 CLINIC = ClinicKey.generate()
 SEALED = (CLINIC.reader,)
@@ -258,3 +260,71 @@ def test_power_cuts_lose_nothing_that_was_sealed(seed: int) -> None:
         disk.crash(random)
     model.check(cast("Journal", AtTheClinic(open_for(disk))))
     assert sum(model.committed.values()) > 60
+
+
+def test_every_bit_of_a_sealed_segment_is_found() -> None:
+    """Header, frame and padding, on the way from the disk to the clinic; the checksums as an accident leaves them."""
+    disk = SimulatedDisk()
+    journal = open_for(disk)
+    journal.append("hr", vital(72))
+    journal.close()
+    [inode] = disk.directories[DIRECTORY / Stream.VITALS].cache.values()
+    whole = bytes(inode.cache)
+    epoch = bytes.fromhex(journal.epoch)
+    contents = scan(whole, Stream.VITALS, epoch, 1, 1, 2)
+    assert (len(contents.frames), contents.damage) == (1, [])
+    for bit in range(BLOCK_BYTES * 8):
+        block = bytearray(whole[:BLOCK_BYTES])
+        block[bit // 8] ^= 1 << bit % 8
+        assert parse_header(bytes(block)) is None, bit
+    start = whole[:BLOCK_BYTES]
+    for bit in range(BLOCK_BYTES * 8):
+        frame = bytearray(whole[BLOCK_BYTES : 2 * BLOCK_BYTES])
+        frame[bit // 8] ^= 1 << bit % 8
+        found = scan(start + frame + start, Stream.VITALS, epoch, 1, 1, 2)
+        assert found.frames == [], bit
+        assert [(d.first_sequence, d.last_sequence) for d in found.damage] == [(1, 1)], bit
+
+
+def test_padding_that_says_something_never_leaves_the_hub() -> None:
+    disk = SimulatedDisk()
+    journal = open_for(disk)
+    journal.append("hr", vital(72))
+    journal.close()
+    [inode] = disk.directories[DIRECTORY / Stream.VITALS].cache.values()
+    frame = inode.cache[BLOCK_BYTES : 2 * BLOCK_BYTES]
+    frame[-1] ^= 1
+    forge_frame(frame)
+    inode.cache[BLOCK_BYTES : 2 * BLOCK_BYTES] = frame
+    again = open_for(disk, boot_id="boot-2")
+    assert again.read(Stream.VITALS, 0) is None
+    assert [d.reason for d in again.take_damage()] == ["padding"]
+
+
+@pytest.mark.parametrize("what", ["another hub", "another stream", "an old segment"])
+def test_a_sealed_segment_from_elsewhere_is_found_by_the_hub(what: str) -> None:
+    disk = SimulatedDisk()
+    journal = open_for(disk)
+    fill(journal, 1, 20)
+    journal.close()
+    vitals = disk.directories[DIRECTORY / Stream.VITALS].cache
+    names = sorted(vitals)
+    assert len(names) > 1
+    newest = vitals[names[-1]].cache
+    if what == "another hub":
+        other = SimulatedDisk()
+        elsewhere = open_for(other, key=HubKey.generate())
+        fill(elsewhere, 1, 20)
+        newest[:] = other.directories[DIRECTORY / Stream.VITALS].cache[names[-1]].cache
+    elif what == "another stream":
+        alarms = disk.directories[DIRECTORY / Stream.ALARM].cache
+        newest[:] = alarms[max(alarms)].cache
+    else:
+        newest[:] = vitals[names[0]].cache
+    again = open_for(disk, boot_id="boot-2")
+    first = int(names[-1].split("-")[1].removesuffix(".seg"), 16)
+    assert all_at_the_clinic(again, Stream.VITALS) == expected(Stream.VITALS, 1, first - 1)
+    damage = [*again.recovery.damage, *again.take_damage()]
+    assert {n for d in damage for n in range(d.first_sequence, d.last_sequence + 1)} == set(
+        range(first, 21)
+    )

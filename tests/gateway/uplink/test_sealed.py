@@ -138,8 +138,13 @@ def test_a_message_cut_or_lengthened_anywhere_is_refused() -> None:
     for end in range(0, len(payload), 7):
         with pytest.raises(REFUSED):
             Unsealer(CLINIC).open(payload[:end], VERIFY)
-    with pytest.raises(PayloadError):
-        Unsealer(CLINIC).open(payload + b"\0", VERIFY)
+    batch = next(sealed_batches())
+    for longer in (
+        message(batch.header + b"\0", batch.frame),
+        message(batch.header, batch.frame + b"\0"),
+    ):
+        with pytest.raises(PayloadError):
+            Unsealer(CLINIC).open(longer, VERIFY)
 
 
 def test_a_frame_under_the_header_of_another_stream_or_journal_does_not_open() -> None:
