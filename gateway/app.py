@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import random
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,7 +19,8 @@ from gateway.config import Ack, Config, Device
 from gateway.intake import Intake
 from gateway.journal.entry import Stream
 from gateway.journal.journal import Journal
-from gateway.journal.keys import KEY_FILE, HubKey
+from gateway.journal.keys import HubKey
+from gateway.journal.readers import choose
 from gateway.journal.scan import Damage
 from gateway.notify import Notifier
 from gateway.signal.jit import IMPLEMENTATION
@@ -52,13 +54,14 @@ class App:
         self._notifier = Notifier()
         hub = config.hub
         hub.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        key = HubKey.load_or_create(hub.state_dir / KEY_FILE)
+        key = HubKey.find(hub.state_dir, os.environ)
         self._journal = Journal.open(
             hub.state_dir / "journal",
             hub=hub.id,
             clock=self._clock,
             hub_key=key,
             max_bytes=config.journal.max_bytes,
+            readers=choose(config.journal.readers, key.reader, config.journal.clinic_key_file),
         )
         self._intake = Intake(
             self._journal,

@@ -13,6 +13,7 @@ from threading import Lock
 
 from drivers.model import Event, Record
 from gateway.clock import Clock, ClockReading
+from gateway.journal.access import Access
 from gateway.journal.buffer import Buffer, Pending
 from gateway.journal.entry import Batch, Stream, stream_of
 from gateway.journal.errors import JournalError, JournalFull
@@ -20,6 +21,7 @@ from gateway.journal.files import newest_header
 from gateway.journal.keys import HubKey
 from gateway.journal.log import Identity, StreamLog
 from gateway.journal.pool import Pool
+from gateway.journal.readers import Reader
 from gateway.journal.records import OVERHEAD, encode_entry
 from gateway.journal.scan import Damage
 from gateway.journal.segment import ALGORITHMS, BLOCK_BYTES, FRAME_OVERHEAD, cpu_algorithm
@@ -60,7 +62,7 @@ class Journal:
         *,
         hub: str,
         clock: Clock,
-        hub_key: HubKey,
+        access: Access,
         max_bytes: int,
         storage: Storage,
         segment_bytes: int,
@@ -69,7 +71,7 @@ class Journal:
         """Recovers what is there; `open` has taken the lock."""
         self._clock = clock
         self._hub = hub
-        self._key = hub_key
+        self._access = access
         self._max_bytes = max_bytes
         self._segment_bytes = segment_bytes
         self._lock_file = lock_file
@@ -90,7 +92,7 @@ class Journal:
                 stream,
                 directory / stream,
                 identity,
-                key=hub_key,
+                access=access,
                 storage=storage,
                 pool=self._pool,
                 lock=self._lock,
@@ -114,6 +116,7 @@ class Journal:
         clock: Clock,
         hub_key: HubKey,
         max_bytes: int,
+        readers: tuple[Reader, ...] = (),
         storage: Storage = DISK,
         segment_bytes: int = SEGMENT_BYTES,
         entropy: Callable[[int], bytes] = os.urandom,
@@ -123,6 +126,7 @@ class Journal:
         Args:
             directory: its parent exists.
             max_bytes: what all segment files together may take on disk.
+            readers: who can open new segments, the hub alone if none; without the hub the journal is sealed.
             segment_bytes: whole blocks of 4 KiB.
             entropy: makes keys, nonces and the epoch; gives as many random bytes as asked for.
 
@@ -145,7 +149,7 @@ class Journal:
                 lock_file,
                 hub=hub,
                 clock=clock,
-                hub_key=hub_key,
+                access=Access(hub_key, readers),
                 max_bytes=max_bytes,
                 storage=storage,
                 segment_bytes=segment_bytes,
@@ -250,7 +254,8 @@ class Journal:
     def read(self, stream: Stream, after: int) -> Batch | None:
         """The batch with sequence `after + 1`, or the next readable one behind it. None when there is none yet.
 
-        What it passes over comes out of `take_damage` or `take_evictions`. Only durable records are handed out.
+        What it passes over comes out of `take_damage` or `take_evictions`. Only durable records are handed out; what
+        only the clinic can open comes as a SealedBatch.
         """
         return self._logs[stream].read(after)
 
@@ -318,7 +323,8 @@ class Journal:
         return JournalStatus(
             epoch=self.epoch,
             algorithm=ALGORITHMS[self._identity.algorithm],
-            key_kind=self._key.kind,
+            key_kind=self._access.key.kind,
+            readers=self._access.names,
             size_bytes=self._pool.files * self._segment_bytes,
             max_bytes=self._max_bytes,
             pending_bytes=self._buffer.size_bytes,

@@ -2,13 +2,15 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Iterator
 from typing import Protocol
 
-from gateway.journal.entry import Batch, Stream
+from gateway.journal.entry import Batch, SealedBatch, Stream
 from gateway.uplink.outbound import Flight, Outbound
 from gateway.uplink.payload import MAX_PAYLOAD_BYTES, Slice, slices
 from gateway.uplink.receipt import Held
 from gateway.uplink.release import Release
+from gateway.uplink.sealed import sealed_slice
 from gateway.uplink.status import StreamStatus
 
 UNRECEIPTED_MOST = 16_384
@@ -122,7 +124,7 @@ class Lane:
         if batch is None or self._release.mark >= sent:
             return None
         # One entry asks as well as many, and costs a metered link the least.
-        piece = next(slices(batch, self._release.mark, self.high_water, limit_bytes=0))
+        piece = next(_slices(batch, self._release.mark, self.high_water, limit_bytes=0))
         self._release.probed(piece.last, sent, now_ns)
         return piece
 
@@ -194,7 +196,7 @@ class Lane:
             # Evicted for want of room, with a gap record in the alarm stream: nothing is left to deliver.
             self.evicted += max(0, batch.first_sequence - 1 - max(after, self.released))
             self.outbound.skip(batch.first_sequence - 1)
-        self.prepared.extend(slices(batch, self.outbound.sent, self.high_water, limit_bytes))
+        self.prepared.extend(_slices(batch, self.outbound.sent, self.high_water, limit_bytes))
 
     async def write_cursor(self, now_ns: int) -> None:
         """Makes the cursor durable."""
@@ -213,3 +215,10 @@ class Lane:
             refusals=self.refusals,
             refusal=self.refusal,
         )
+
+
+def _slices(batch: Batch, after: int, high_water: int, limit_bytes: int) -> Iterator[Slice]:
+    """What the hub can read goes out for everybody to read, what it cannot as it is."""
+    if isinstance(batch, SealedBatch):
+        return iter((sealed_slice(batch, after),))
+    return slices(batch, after, high_water, limit_bytes)
