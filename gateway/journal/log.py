@@ -7,6 +7,7 @@ to look at or change what is in memory, never during I/O.
 import errno
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -111,6 +112,7 @@ class StreamLog:
         self._places = places_in(self._storage, self._directory)
         end = 1
         if self._places:
+            self._sync(self._places[-1])
             contents = self._scan(self._places[-1], None)
             end = contents.end
             self._last_tag = contents.last_tag or self._last_tag
@@ -119,6 +121,12 @@ class StreamLog:
             self.damage.note(Damage(self.stream, end, floor, "missing"))
             end = floor + 1
         self.high_water = end - 1
+
+    def _sync(self, place: Place) -> None:
+        """A killed process may have left frames in the page cache alone. What is found there must last like the rest."""
+        # A disk that refuses costs nothing yet: the numbers stay taken, and what is lost is named.
+        with suppress(OSError), self._storage.open(self._directory / place.name) as file:
+            file.datasync()
 
     @property
     def first_sequence(self) -> int:
