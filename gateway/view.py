@@ -31,9 +31,16 @@ def state(snapshot: Mapping[str, Any]) -> str:
     now_ns = snapshot["clock"]["boottime_ns"]
     head = (
         f"hub {snapshot['hub']}  wardlink {snapshot['version']}  data {snapshot['mode']}"
-        f"  clock {snapshot['clock']['state']}  kernels {snapshot['kernels']}"
+        f"  clock {snapshot['clock']['state']}"
     )
-    return "\n\n".join((head, _devices(snapshot["devices"], now_ns), _uplink(snapshot)))
+    parts = [f"{half}: {why}" for half, why in snapshot.get("silent", {}).items()]
+    if "devices" in snapshot:
+        head += f"  kernels {snapshot['kernels']}"
+        parts.append(_devices(snapshot["devices"], now_ns))
+    if "uplink" in snapshot:
+        waits = "uplink waits for a journal: nothing was acquired here yet"
+        parts.append(_uplink(snapshot) if snapshot["uplink"] else waits)
+    return "\n\n".join((head, *parts))
 
 
 def _devices(devices: Iterable[Mapping[str, Any]], now_ns: int) -> str:

@@ -22,11 +22,12 @@ DAMAGE_KEPT = 64
 class Cursor:
     """The cursor file of a journal. Whoever writes it holds its lock."""
 
-    def __init__(self, directory: Path, storage: Storage, epoch: bytes) -> None:
+    def __init__(self, directory: Path, storage: Storage, epoch: bytes = b"") -> None:
         self._path = directory / "cursor"
         self._storage = storage
         self._slots = Slots(self._path, storage)
-        self._epoch = epoch
+        self.epoch = epoch
+        """The life of the journal that it counts in; a reader learns it late."""
         self._lock_file: File | None = None
         self.acknowledged: dict[Stream, int] = dict.fromkeys(Stream, 0)
         """The last acknowledged sequence number of each stream, durable."""
@@ -44,7 +45,7 @@ class Cursor:
         """Whether there is a whole cursor of this epoch; if not, nothing changes."""
         payload = self._slots.load()
         match cbor2.loads(payload) if payload else None:
-            case [bytes() as epoch, [*numbers], *damage] if epoch == self._epoch:
+            case [bytes() as epoch, [*numbers], *damage] if epoch == self.epoch:
                 self.acknowledged = dict(zip(Stream, numbers, strict=True))
                 self.damage = _damage(damage)
                 return True
@@ -92,7 +93,7 @@ class Cursor:
         kept = (*self.damage, *damage)[-DAMAGE_KEPT:]
         numbers = [acknowledged[stream] for stream in Stream]
         found = [[d.stream.value, d.first_sequence, d.last_sequence, d.reason] for d in kept]
-        self._slots.write(cbor2.dumps([self._epoch, numbers, found]))
+        self._slots.write(cbor2.dumps([self.epoch, numbers, found]))
         self.acknowledged, self.damage = acknowledged, kept
         self.passed = acknowledged
 

@@ -7,7 +7,6 @@ name is gone, and the reader looks again.
 
 from pathlib import Path
 from threading import Lock
-from typing import Self
 
 from gateway.journal import published
 from gateway.journal.cursor import Cursor
@@ -17,6 +16,7 @@ from gateway.journal.files import Place, places_in
 from gateway.journal.keys import HubKey
 from gateway.journal.log import Identity, StreamLog
 from gateway.journal.pool import Pool
+from gateway.journal.published import Published
 from gateway.journal.scan import Damage
 from gateway.journal.storage import DISK, Storage
 from gateway.journal.watch import Watch
@@ -54,7 +54,7 @@ class FollowedLog(StreamLog):
 
 
 class JournalReader:
-    """The uplink's end of a journal. Open it with `await JournalReader.open(...)`.
+    """The uplink's end of a journal: the directory first, and after `begin` what is in it.
 
     `read` and `acknowledge` are for a worker thread, one at a time; the rest is for the event loop.
     """
@@ -62,95 +62,92 @@ class JournalReader:
     def __init__(
         self,
         directory: Path,
-        marks: published.Published,
-        watch: Watch | None,
-        *,
-        hub_key: HubKey,
-        storage: Storage,
-        acknowledges: bool,
-    ) -> None:
-        """Takes what `open` found."""
-        self._directory = directory
-        self._storage = storage
-        self._watch = watch
-        self._marks = marks
-        self._lock = Lock()
-        self.wakes = 0
-        """How often the writer woke it."""
-        self.epoch = marks.epoch.hex()
-        """Names the life of this journal."""
-        # A reader's own boot, algorithm and spare files would say something only in frames that it wrote.
-        identity = Identity(marks.hub, marks.epoch, "", 0, marks.segment_bytes)
-        pool = Pool(directory / "spare", storage, marks.segment_bytes, 0)
-        self._logs = {
-            stream: FollowedLog(
-                stream,
-                directory / stream,
-                identity,
-                key=hub_key,
-                storage=storage,
-                pool=pool,
-                lock=self._lock,
-                entropy=bytes,
-            )
-            for stream in Stream
-        }
-        self._cursor = Cursor(directory, storage, marks.epoch)
-        self._take(marks)
-        if acknowledges:
-            self._cursor.take()
-            self._cursor.begin({stream: self._beginning(stream) for stream in Stream})
-        else:
-            self._cursor.load()
-
-    @classmethod
-    async def open(
-        cls,
-        directory: Path,
         *,
         hub: str,
         hub_key: HubKey,
         storage: Storage = DISK,
         acknowledges: bool = True,
-    ) -> Self:
-        """Waits until a writer has published something; the directory need not be there yet, its parent must.
+    ) -> None:
+        """The directory's parent exists.
 
         Args:
-            directory: the journal's.
+            directory: the journal's; made when the writer has not been there yet.
             hub: whose journal is expected there.
             hub_key: opens its segments.
             storage: the disk.
             acknowledges: False for one that only looks; of the others there may be one.
 
         Raises:
-            JournalError: it belongs to another hub, another process acknowledges, or the disk cannot be used.
+            JournalError: another process acknowledges, or the disk cannot be used.
         """
+        self._directory = directory
+        self._hub = hub
+        self._key = hub_key
+        self._storage = storage
+        self._acknowledges = acknowledges
+        self._cursor = Cursor(directory, storage)
+        self._logs: dict[Stream, FollowedLog] = {}
+        self._marks: Published | None = None
+        self._watch: Watch | None = None
+        self.wakes = 0
+        """How often the writer woke it."""
         try:
             storage.make_directory(directory)
-            watch = Watch(published.make_file(directory, storage))
+            self._file = published.make_file(directory, storage)
         except OSError as error:
             raise JournalError(f"journal {directory}: cannot be followed: {error}") from error
+        if acknowledges:
+            self._cursor.take()
+
+    @property
+    def epoch(self) -> str:
+        """Names the life of this journal."""
+        return self._cursor.epoch.hex()
+
+    async def begin(self) -> None:
+        """Returns when a writer has published something.
+
+        Raises:
+            JournalError: the journal belongs to another hub, or the disk cannot be used.
+        """
         try:
-            while (marks := published.load(directory, storage)) is None:
+            watch = self._watch = Watch(self._file)
+            while (marks := published.load(self._directory, self._storage)) is None:
                 await watch.changed()
-            if marks.hub != hub:
-                raise JournalError(  # noqa: TRY301 - one way to close the watch
-                    f"journal {directory}: belongs to hub {marks.hub!r}, expected {hub!r}; set hub.id back"
-                )
-            return cls(
-                directory,
-                marks,
-                watch,
-                hub_key=hub_key,
-                storage=storage,
-                acknowledges=acknowledges,
-            )
+            self.follow(marks)
         except OSError as error:
-            watch.close()
-            raise JournalError(f"journal {directory}: cannot be read: {error}") from error
-        except BaseException:
-            watch.close()
-            raise
+            raise JournalError(f"journal {self._directory}: cannot be read: {error}") from error
+
+    def follow(self, marks: Published) -> None:
+        """Reads from here on what the marks say. `begin` calls it; may raise OSError."""
+        if marks.hub != self._hub:
+            raise JournalError(
+                f"journal {self._directory}: belongs to hub {marks.hub!r}, expected {self._hub!r};"
+                " set hub.id back"
+            )
+        # A boot, an algorithm and spare files of its own matter only to one who writes.
+        identity = Identity(marks.hub, marks.epoch, "", 0, marks.segment_bytes)
+        pool = Pool(self._directory / "spare", self._storage, marks.segment_bytes, 0)
+        memory = Lock()
+        self._logs = {
+            stream: FollowedLog(
+                stream,
+                self._directory / stream,
+                identity,
+                key=self._key,
+                storage=self._storage,
+                pool=pool,
+                lock=memory,
+                entropy=bytes,
+            )
+            for stream in Stream
+        }
+        self._take(marks)
+        self._cursor.epoch = marks.epoch
+        if self._acknowledges:
+            self._cursor.begin({stream: self._beginning(stream) for stream in Stream})
+        else:
+            self._cursor.load()
 
     async def advanced(self) -> None:
         """Returns when the writer has published something new since the last return.
@@ -171,7 +168,7 @@ class JournalReader:
         marks = published.load(self._directory, self._storage)
         if marks is None and published.exists(self._directory, self._storage):
             return False
-        if marks is None or (marks.hub, marks.epoch) != (self._marks.hub, self._marks.epoch):
+        if marks is None or marks.epoch != self._cursor.epoch:
             raise JournalError(
                 f"journal {self._directory}: its epoch {self.epoch} is no more; start again to"
                 " follow the one in its place"
@@ -181,7 +178,7 @@ class JournalReader:
         self._take(marks)
         return True
 
-    def _take(self, marks: published.Published) -> None:
+    def _take(self, marks: Published) -> None:
         self._marks = marks
         for stream, log in self._logs.items():
             log.announced = marks.high_water[stream]
@@ -243,7 +240,7 @@ class JournalReader:
 
     def high_water(self, stream: Stream) -> int:
         """The last sequence number that the writer has published as durable."""
-        return self._marks.high_water[stream]
+        return self._marks.high_water[stream] if self._marks else 0
 
     def close(self) -> None:
         """Lets another process acknowledge."""

@@ -9,7 +9,7 @@ from gateway.notify import Notifier
 
 
 def test_answers_with_the_state_as_it_is_now(tmp_path: Path) -> None:
-    path = tmp_path / "run" / status.NAME
+    path = tmp_path / "run" / status.ACQUIRE
     counted = {"asked": 0}
 
     def snapshot() -> dict[str, object]:
@@ -25,11 +25,11 @@ def test_answers_with_the_state_as_it_is_now(tmp_path: Path) -> None:
 
 
 def test_a_socket_left_behind_by_a_killed_hub_is_no_obstacle(tmp_path: Path) -> None:
-    path = tmp_path / status.NAME
+    path = tmp_path / status.ACQUIRE
     left = socket.socket(socket.AF_UNIX)
     left.bind(str(path))
     left.close()
-    with pytest.raises(status.NoStatus, match="no hub answers"):
+    with pytest.raises(status.NoStatus, match="nobody answers"):
         status.fetch(path)
 
     async def main() -> None:
@@ -40,7 +40,7 @@ def test_a_socket_left_behind_by_a_killed_hub_is_no_obstacle(tmp_path: Path) -> 
 
 
 def test_only_owner_and_group_may_ask(tmp_path: Path) -> None:
-    path = tmp_path / status.NAME
+    path = tmp_path / status.ACQUIRE
 
     async def main() -> None:
         async with status.serve(path, dict):
