@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import version
 
 from drivers.contract import BleLink, SerialLink
 from drivers.model import Event, EventKind
-from gateway import status
+from gateway import __version__, status
 from gateway.clock import Clock, SystemClock
 from gateway.conditioner import Conditioner
 from gateway.config import Config, Device
@@ -134,9 +133,7 @@ class Acquire:
         """What this start found goes into the journal before any device speaks."""
         recovery = self._journal.recovery
         reason = self._before() or "first_start"
-        self._journal.append(
-            "", self._event(EventKind.STARTED, reason, f"wardlink {version('wardlink')}")
-        )
+        self._journal.append("", self._event(EventKind.STARTED, reason, f"wardlink {__version__}"))
         for damage in recovery.damage:
             self._journal.append("", self._damaged(damage))
         await asyncio.to_thread(self._journal.commit)
@@ -176,7 +173,7 @@ class Acquire:
         reading = self._clock.read()
         return {
             "hub": self._config.hub.id,
-            "version": version("wardlink"),
+            "version": __version__,
             "mode": self._config.hub.mode,
             "boot_id": self._clock.boot_id,
             "clock": asdict(reading),

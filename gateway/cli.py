@@ -10,13 +10,12 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import drivers
 import gateway
 from drivers.contract import BleLink, Driver
-from gateway import status, view
+from gateway import __version__, memory, status, view
 from gateway.clock import SystemClock
 from gateway.config import Config, load
 from gateway.journal.errors import JournalError
@@ -107,7 +106,9 @@ def uplink(arguments: argparse.Namespace) -> int:
     config = load(arguments.config, None)
     from gateway.deliver import Deliver  # noqa: PLC0415 - speaks to the network
 
-    _serve(Deliver(config).run)
+    deliver = Deliver(config)
+    memory.settle()
+    _serve(deliver.run)
     return OK
 
 
@@ -279,7 +280,7 @@ def parser() -> argparse.ArgumentParser:
         description="An edge gateway for connected medical devices: collects, keeps, and proves delivery.",
         epilog="Exit status: 0 done, 1 it failed, 2 the configuration or the call is wrong.",
     )
-    top.add_argument("--version", action="version", version=f"wardlink {version('wardlink')}")
+    top.add_argument("--version", action="version", version=f"wardlink {__version__}")
     top.add_argument(
         "--log-level",
         choices=("debug", "info", "warning", "error"),

@@ -5,9 +5,8 @@ import logging
 import random
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import version
 
-from gateway import status
+from gateway import __version__, status
 from gateway.clock import Clock, SystemClock
 from gateway.config import Ack, Config
 from gateway.journal.entry import Stream
@@ -94,7 +93,7 @@ class Deliver:
             ),
             self._clock,
             hub,
-            version=version("wardlink"),
+            version=__version__,
             window_bytes=config.broker.window_bytes,
             rng=random.SystemRandom(),
             receipts=Receipts(hub, self._reader.epoch, VerifyKeys(config.receivers))
@@ -114,7 +113,7 @@ class Deliver:
         reader = self._reader
         return {
             "hub": self._config.hub.id,
-            "version": version("wardlink"),
+            "version": __version__,
             "mode": self._config.hub.mode,
             "clock": asdict(self._clock.read()),
             "uplink": asdict(self._uplink.status()) if self._uplink else None,

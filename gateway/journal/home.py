@@ -1,16 +1,20 @@
-"""The directory of a journal: who writes in it, and whose it is."""
+"""The directory of a journal: who writes in it, whose it is, and what its readers left there."""
 
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
+from gateway.journal.cursor import Cursor
 from gateway.journal.entry import Stream
 from gateway.journal.errors import JournalError
 from gateway.journal.files import newest_header
+from gateway.journal.log import StreamLog
 from gateway.journal.state import State
 from gateway.journal.storage import File, Storage
 
 
 def lock(directory: Path, storage: Storage) -> File:
-    """The directories of a journal, locked until the file is closed."""
+    """The directories of a journal, locked for its one writer until the file is closed."""
     storage.make_directory(directory)
     lock_file = storage.lock(directory / "lock")
     if lock_file is None:
@@ -36,3 +40,14 @@ def check_epoch(directory: Path, storage: Storage, hub: str, state: State | None
             " set hub.id back, or move the directory away"
         )
     return epoch
+
+
+def follow_cursor(cursor: Cursor, logs: Mapping[Stream, StreamLog]) -> None:
+    """What a reader in another process has passed may be used again; what it could not read gets its name here."""
+    if cursor.is_ours or not cursor.load():
+        return
+    for damage in cursor.damage:
+        logs[damage.stream].damage.note(damage)
+    for stream, log in logs.items():
+        with suppress(OSError):  # nothing is lost: the next commit tries again
+            log.recycle(cursor.acknowledged[stream])

@@ -7,7 +7,6 @@ for the disk and are for a worker thread, one after the other.
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
@@ -18,7 +17,7 @@ from gateway.journal.buffer import Buffer, Pending
 from gateway.journal.cursor import Cursor
 from gateway.journal.entry import Batch, Stream, stream_of
 from gateway.journal.errors import JournalError, JournalFull
-from gateway.journal.home import check_epoch, lock
+from gateway.journal.home import check_epoch, follow_cursor, lock
 from gateway.journal.keys import HubKey
 from gateway.journal.log import Identity, StreamLog
 from gateway.journal.pool import Pool
@@ -87,7 +86,7 @@ class Journal:
         """Names the life of this journal."""
         self._identity = identity
         self._cursor = Cursor(directory, storage, epoch)
-        self._publisher = Publisher(directory, storage)
+        self._publisher = Publisher(directory, storage, Published(hub, epoch, segment_bytes, {}))
         self._pool = Pool(directory / "spare", storage, segment_bytes, max_bytes // segment_bytes)
         self._logs = {
             stream: StreamLog(
@@ -189,7 +188,7 @@ class Journal:
         )
         """What this start found."""
         self._write_state(clean=False)
-        self._publish()
+        self._publisher.publish({stream: log.high_water for stream, log in self._logs.items()})
 
     def append(self, device: str, record: Record, subject: str | None = None) -> int:
         """Takes a record into memory and returns its sequence number. It is durable after the next `commit`.
@@ -220,7 +219,7 @@ class Journal:
 
     def _commit(self) -> None:
         reading = self._clock.read()
-        self._follow_cursor()
+        follow_cursor(self._cursor, self._logs)
         errors: list[JournalError] = []
         for stream in Stream:
             try:
@@ -229,26 +228,9 @@ class Journal:
                 errors.append(
                     error
                 )  # the other streams have their own files, and may still be saved
-        self._publish()
+        self._publisher.publish({stream: log.high_water for stream, log in self._logs.items()})
         if errors:
             raise errors[0]
-
-    def _publish(self) -> None:
-        """Other processes may read up to here."""
-        numbers = {stream: log.high_water for stream, log in self._logs.items()}
-        self._publisher.publish(
-            Published(self._hub, self._identity.epoch, self._segment_bytes, numbers)
-        )
-
-    def _follow_cursor(self) -> None:
-        """What a reader in another process has passed may be used again; what it could not read gets its name here."""
-        if self._cursor.is_ours or not self._cursor.load():
-            return
-        for damage in self._cursor.damage:
-            self._logs[damage.stream].damage.note(damage)
-        for stream, log in self._logs.items():
-            with suppress(OSError):  # nothing is lost: the next commit tries again
-                log.recycle(self._cursor.acknowledged[stream])
 
     def _commit_stream(self, stream: Stream, reading: ClockReading) -> None:
         chunks = self._buffer.chunks(stream)

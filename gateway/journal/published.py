@@ -6,7 +6,7 @@ block fails its checksum and is followed by the event of the whole one.
 """
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cbor2
@@ -61,18 +61,19 @@ def load(directory: Path, storage: Storage) -> Published | None:
 class Publisher:
     """The writing end. It never fails a commit: a reader that learns late has lost nothing."""
 
-    def __init__(self, directory: Path, storage: Storage) -> None:
+    def __init__(self, directory: Path, storage: Storage, journal: Published) -> None:
         self._directory = directory
         self._storage = storage
         self._file: File | None = None
-        self._last: Published | None = None
+        self._said = journal
         self._count = 0
 
-    def publish(self, marks: Published) -> None:
+    def publish(self, high_water: dict[Stream, int]) -> None:
         """Readers see it, and wake, unless it is what they know already."""
-        if marks == self._last:
+        marks = replace(self._said, high_water=high_water)
+        if marks == self._said:
             return
-        numbers = [marks.high_water[stream] for stream in Stream]
+        numbers = [high_water[stream] for stream in Stream]
         payload = cbor2.dumps([marks.hub, marks.epoch, marks.segment_bytes, numbers])
         self._count += 1
         try:
@@ -82,10 +83,10 @@ class Publisher:
         except OSError:
             self.close()  # with the next commit in a new descriptor
         else:
-            self._last = marks
+            self._said = marks
 
     def close(self) -> None:
         """Lets go of the file; what it says stays true."""
         if self._file is not None:
             self._file.close()
-        self._file, self._last = None, None
+        self._file = None
