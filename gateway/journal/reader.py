@@ -5,6 +5,7 @@ a power cut could still take it back. A segment may be used again while it is re
 name is gone, and the reader looks again.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
@@ -17,14 +18,20 @@ from gateway.journal.keys import HubKey
 from gateway.journal.log import Identity, StreamLog
 from gateway.journal.pool import Pool
 from gateway.journal.published import Published
-from gateway.journal.scan import Damage
+from gateway.journal.scan import Contents, Damage, scan
+from gateway.journal.segment import BLOCK_BYTES
 from gateway.journal.storage import DISK, Storage
 from gateway.journal.watch import Watch
+
+GLANCE_BYTES = 131_072
+"""Read first of what is new in a segment: a commit or two."""
 
 
 class FollowedLog(StreamLog):
     """One stream's log as another process writes it. It is never written here."""
 
+    _former: tuple[Place, Contents] | None = None
+    """What was known of a segment before the mark moved on."""
     announced = 0
     """How far the writer says it is durable; `read` takes it up together with the segments that it finds then."""
 
@@ -39,7 +46,32 @@ class FollowedLog(StreamLog):
         places = places_in(self._storage, self._directory)
         with self._lock:
             self.high_water, self._places = high_water, places
-            self._scanned = None  # it may have ended at the former mark
+            # It may have ended at the former mark.
+            self._former, self._scanned = self._scanned or self._former, None
+
+    def _scan(self, place: Place, until: int | None) -> Contents:
+        """A commit costs its own bytes: the rest of the segment is known, or is read when a glance does not do."""
+        known, start = None, 0
+        if self._former and self._former[0] == place and self._former[1].frames:
+            known = replace(self._former[1], frames=self._former[1].frames[:], damage=[])
+            last = known.frames[-1]
+            start = last.block + last.size // BLOCK_BYTES
+        try:
+            with self._storage.open(self._directory / place.name) as file:
+                part = file.pread(GLANCE_BYTES, start * BLOCK_BYTES)
+        except OSError:
+            return super()._scan(place, until)
+        contents = scan(
+            part,
+            self.stream,
+            self._identity.epoch,
+            place.number,
+            place.first_sequence,
+            until,
+            known=known,
+            start=start,
+        )
+        return super()._scan(place, until) if contents.damage else contents
 
     def look(self) -> None:
         """Finds the segments that there are now."""

@@ -12,7 +12,7 @@ from gateway.journal import published
 from gateway.journal.entry import Batch, Stream
 from gateway.journal.errors import JournalError
 from gateway.journal.journal import Journal
-from gateway.journal.reader import JournalReader
+from gateway.journal.reader import GLANCE_BYTES, JournalReader
 from gateway.journal.storage import DISK, File, FileStorage, Storage
 from tests.gateway.journal.builders import (
     DIRECTORY,
@@ -163,6 +163,36 @@ def test_another_journal_in_its_place_ends_the_reader(tmp_path: Path) -> None:
     (tmp_path / "j" / published.NAME).unlink()
     with pytest.raises(JournalError, match="is no more"):
         reader.refresh()
+
+
+def test_following_costs_what_is_new_not_the_segment() -> None:
+    disk = SimulatedDisk()
+    journal = open_journal(disk, segment_bytes=1_048_576, segments=8)
+    put(journal, 1)
+    reader = open_reader(disk)
+    pread: list[int] = []
+    for number in range(1, 100):
+        assert [e.sequence for e in reader.read(Stream.VITALS, number - 1).entries] == [number]  # type: ignore[union-attr]
+        put(journal, 1)
+        disk.bad_blocks = lambda path, _offset, size: (
+            pread.append(size) if "spare" not in path.parts else None
+        )
+        assert reader.refresh()
+    assert max(pread) <= GLANCE_BYTES
+
+
+def test_a_commit_larger_than_a_glance_is_read_whole() -> None:
+    disk = SimulatedDisk()
+    journal = open_journal(disk, segment_bytes=1_048_576, segments=8)
+    put(journal, 1, wave)
+    reader = open_reader(disk)
+    assert sequences(reader, Stream.WAVEFORM) == [1]
+    for _ in range(8):
+        put(journal, 100, wave)
+        reader.refresh()
+    assert sequences(reader, Stream.WAVEFORM) == list(range(1, 802))
+    put(journal, 1)
+    assert journal.take_damage() == []
 
 
 # --- Under a writer that recycles ------------------------------------------------------------------------
@@ -397,7 +427,10 @@ def test_an_idle_reader_is_never_woken(tmp_path: Path) -> None:
         assert reader.wakes == 0
         await asyncio.to_thread(put, journal, 1)
         await asyncio.wait_for(following, 5)
-        assert reader.wakes == 1
+        following = asyncio.create_task(reader.advanced())
+        await asyncio.sleep(0.1)
+        assert reader.wakes == 1  # what it was told it was told once
+        following.cancel()
         journal.close()
         reader.close()
 
