@@ -104,6 +104,7 @@ def acquire(arguments: argparse.Namespace) -> int:
 def uplink(arguments: argparse.Namespace) -> int:
     """Run the half with the network: deliver the journal; opens no device."""
     config = load(arguments.config, None)
+    memory.postpone("urllib", "request")  # paho wants it for proxies, which nobody configures here
     from gateway.deliver import Deliver  # noqa: PLC0415 - speaks to the network
 
     deliver = Deliver(config)
