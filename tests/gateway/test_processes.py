@@ -1,6 +1,7 @@
 """The halves of the hub as real processes: what they load, that they end in order, that a kill of either loses nothing."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -98,6 +99,21 @@ def test_a_half_loads_nothing_of_the_other(
     loaded = set(json.loads(done.stdout))
     assert needs in loaded
     assert loaded & never == set()
+
+
+def test_the_half_with_the_network_stays_small(config: Path, tmp_path: Path) -> None:
+    """It takes 34 MB; numpy alone would be 20 more. Compiling the sources counts too, so they are compiled before."""
+    compiled = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path), "PYTHONDONTWRITEBYTECODE": ""}
+    command = [sys.executable, "-m", "gateway", "uplink", "--config", str(config)]
+    sizes_kib = []
+    for _ in range(2):
+        with subprocess.Popen(command, cwd=ROOT, env=compiled, stderr=subprocess.PIPE, text=True) as child:  # fmt: skip
+            until_answers(config.parent / "run" / status.UPLINK, child)
+            lines = Path(f"/proc/{child.pid}/status").read_text(encoding="ascii").splitlines()
+            sizes_kib.append(int(next(x for x in lines if x.startswith("VmRSS")).split()[1]))
+            child.terminate()
+            assert child.wait(timeout=10) == 0
+    assert sizes_kib[1] <= 38 * 1024
 
 
 # --- Their life ----------------------------------------------------------------------------------------
