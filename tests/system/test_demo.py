@@ -74,3 +74,11 @@ def test_a_killed_hub_and_a_lost_broker_lose_nothing_that_was_accepted(tmp_path:
     board, _ = row(out, "in gaps that the hub named")
     assert board > 0, "the hub was dead for seconds: a gap must be named"
     assert "hub_killed" in out
+
+
+def test_each_half_of_a_hub_in_two_processes_may_be_killed(tmp_path: Path) -> None:
+    with demo(tmp_path, "--seconds", "20", "--two-processes", "--kill-hub") as process:
+        out = finished(process)
+    assert row(out, "missing") == row(out, "repeated") == [0, 0]
+    for half in ("acquire", "uplink"):
+        assert f"{half} was killed and started again" in out
