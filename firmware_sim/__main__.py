@@ -27,6 +27,11 @@ def options(argv: list[str]) -> Options:
         "--kill-hub", action="store_true", help="kill -9 the hub in the middle, start it again"
     )
     demo.add_argument(
+        "--two-processes",
+        action="store_true",
+        help="devices and network in a process each; --kill-hub then kills one after the other",
+    )
+    demo.add_argument(
         "--stop-broker",
         type=float,
         default=0.0,
@@ -43,13 +48,14 @@ def options(argv: list[str]) -> Options:
     )
     read = parser.parse_args(argv)
     return Options(
-        read.seconds,
-        read.record,
-        read.seed,
-        read.kill_hub,
-        read.stop_broker,
-        read.keep,
-        read.sealed,
+        seconds=read.seconds,
+        record=read.record,
+        seed=read.seed,
+        kill_hub=read.kill_hub,
+        two_processes=read.two_processes,
+        stop_broker_s=read.stop_broker,
+        keep=read.keep,
+        sealed=read.sealed,
     )
 
 

@@ -1,226 +1,30 @@
-"""The composition root: builds every part of the hub, joins them, and ends them in order. Nobody imports it but cli."""
+"""The composition root: both halves of the hub in one process. Nobody imports it but cli."""
 
 import asyncio
-import logging
-import os
-import random
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict
-from functools import partial
-from importlib.metadata import version
 
-from drivers.contract import BleLink, SerialLink
-from drivers.model import Event, EventKind
-from gateway import status
-from gateway.clock import Clock, SystemClock
-from gateway.conditioner import Conditioner
-from gateway.config import Ack, Config, Device
-from gateway.intake import Intake
-from gateway.journal.entry import Stream
-from gateway.journal.journal import Journal
-from gateway.journal.keys import HubKey
-from gateway.journal.readers import choose
-from gateway.journal.scan import Damage
+from gateway.acquire import Acquire
+from gateway.config import Config
+from gateway.deliver import Deliver
 from gateway.notify import Notifier
-from gateway.signal.jit import IMPLEMENTATION
-from gateway.supervisor import Supervisor
-from gateway.transport.base import Transport
-from gateway.transport.ble import BleRadio, BleTransport
-from gateway.transport.serial import SerialTransport
-from gateway.uplink.paho_wire import hub_wires
-from gateway.uplink.receipts import Receipts
-from gateway.uplink.signature import VerifyKeys
-from gateway.uplink.uplink import Uplink
-
-log = logging.getLogger(__name__)
-
-DRAIN_S = 5.0
-"""How long a stop waits for the broker. What is not delivered by then is in the journal and goes out next time."""
 
 
 class App:
-    """One hub: devices, journal and uplink in one process."""
+    """One hub. The halves meet in the journal alone, as they do in two processes."""
 
-    def __init__(self, config: Config, clock: Clock | None = None) -> None:
+    def __init__(self, config: Config) -> None:
         """Opens the journal; nothing runs yet.
 
         Raises:
             JournalError: the state directory cannot be used.
         """
-        self._config = config
-        self._clock = clock or SystemClock()
-        self._rng = random.SystemRandom()
-        self._notifier = Notifier()
-        hub = config.hub
-        hub.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        key = HubKey.find(hub.state_dir, os.environ)
-        self._journal = Journal.open(
-            hub.state_dir / "journal",
-            hub=hub.id,
-            clock=self._clock,
-            hub_key=key,
-            max_bytes=config.journal.max_bytes,
-            readers=choose(config.journal.readers, key.reader, config.journal.clinic_key_file),
-        )
-        self._intake = Intake(
-            self._journal,
-            Conditioner(),
-            self._clock,
-            mode=hub.mode,
-            committed=self._committed,
-        )
-        by_receiver = config.ack is Ack.RECEIVER
-        self._uplink = Uplink(
-            self._journal,
-            hub_wires(
-                config.broker,
-                f"wardlink-{hub.tenant}-{hub.id}",
-                key.sign,
-                Receipts.filter(hub) if by_receiver else None,
-            ),
-            self._clock,
-            hub,
-            version=version("wardlink"),
-            window_bytes=config.broker.window_bytes,
-            rng=self._rng,
-            receipts=Receipts(hub, self._journal.epoch, VerifyKeys(config.receivers))
-            if by_receiver
-            else None,
-        )
-        self._supervisors: list[Supervisor] = []
+        self._acquire = Acquire(config)
+        # The half with the devices speaks for both to the service manager: it is ready last and ends first.
+        self._deliver = Deliver(config, notifier=Notifier({}))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Runs until `stop` is set, then ends in order: links, intake, journal, uplink."""
-        async with AsyncExitStack() as stack:
-            radio = await self._radio(stack)
-            await self._announce()
-            socket = self._config.hub.runtime_dir / status.NAME
-            await stack.enter_async_context(status.serve(socket, self.snapshot))
-            async with asyncio.TaskGroup() as group:
-                intake = group.create_task(self._intake.run(), name="intake")
-                uplink = group.create_task(self._uplink.run(), name="uplink")
-                watchdog = group.create_task(self._watch(), name="watchdog")
-                async with self._devices(radio):
-                    self._notifier.send("READY=1")
-                    log.info(
-                        "hub %s runs with %d devices", self._config.hub.id, len(self._supervisors)
-                    )
-                    await stop.wait()
-                    self._notifier.send("STOPPING=1")
-                watchdog.cancel()
-                await self._intake.put("", self._event(EventKind.STOPPED, "asked"))
-                await self._intake.close()
-                await intake
-                if not await self._uplink.drain(DRAIN_S):
-                    log.info("uplink: not all delivered; the rest stays in the journal")
-                uplink.cancel()
-        self._journal.close()
-
-    async def _radio(self, stack: AsyncExitStack) -> BleRadio | None:
-        if any(isinstance(device.driver.link, BleLink) for device in self._config.devices):
-            return await stack.enter_async_context(BleRadio())
-        return None
-
-    @asynccontextmanager
-    async def _devices(self, radio: BleRadio | None) -> AsyncIterator[None]:
-        before = self._before()
+        written = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            tasks = []
-            for device in self._config.devices:
-                supervisor = Supervisor(
-                    device,
-                    partial(self._transport, device, radio),
-                    self._intake.sink(device.id, device.subject),
-                    self._clock,
-                    self._rng,
-                    last_ns=self._journal.last_ns(device.id),
-                    before=before,
-                )
-                self._supervisors.append(supervisor)
-                tasks.append(group.create_task(supervisor.run(), name=device.id))
-            yield
-            for task in tasks:
-                task.cancel()
-
-    def _transport(self, device: Device, radio: BleRadio | None) -> Transport:
-        match device.driver.link:
-            case SerialLink() as line if device.port is not None:
-                return SerialTransport(device.port, line, self._clock)
-            case BleLink(services) if device.address is not None and radio is not None:
-                return BleTransport(device.address, services, self._clock, radio)
-            case link:
-                raise AssertionError(
-                    f"{device.id}: the configuration let {link} through without its place"
-                )
-
-    def _before(self) -> str:
-        """Why there was no data before this process; "" when the journal is new."""
-        recovery = self._journal.recovery
-        if recovery.previous_boot_id is None:
-            return ""
-        if recovery.previous_boot_id != self._clock.boot_id:
-            return "reboot"
-        return "hub_stopped" if recovery.clean else "hub_killed"
-
-    async def _announce(self) -> None:
-        """What this start found goes into the journal before any device speaks."""
-        recovery = self._journal.recovery
-        reason = self._before() or "first_start"
-        self._journal.append(
-            "", self._event(EventKind.STARTED, reason, f"wardlink {version('wardlink')}")
-        )
-        for damage in recovery.damage:
-            self._journal.append("", self._damaged(damage))
-        await asyncio.to_thread(self._journal.commit)
-
-    def _event(
-        self, kind: EventKind, reason: str, text: str = "", lost: int | None = None
-    ) -> Event:
-        return Event(kind, self._clock.boottime_ns(), reason, text, lost=lost)
-
-    def _committed(self) -> Iterable[Event]:
-        """After each commit: the uplink has something to send, and what was lost on disk gets its name."""
-        self._uplink.wake()
-        for damage in self._journal.take_damage():
-            yield self._damaged(damage)
-        for evicted in self._journal.take_evictions():
-            count = evicted.last_sequence - evicted.first_sequence + 1
-            text = (
-                f"{evicted.stream} {evicted.first_sequence} to {evicted.last_sequence}: disk budget"
-            )
-            yield self._event(EventKind.EVICTED, "budget", text, lost=count)
-
-    def _damaged(self, damage: Damage) -> Event:
-        count = damage.last_sequence - damage.first_sequence + 1
-        text = f"{damage.stream} {damage.first_sequence} to {damage.last_sequence}: {damage.reason}"
-        return self._event(EventKind.GAP, "damage", text, lost=count)
-
-    async def _watch(self) -> None:
-        """Feeds systemd's watchdog as long as a record can still go all the way into the journal."""
-        period_s = self._notifier.watchdog_s
-        while period_s is not None:
-            async with asyncio.timeout(period_s):
-                await self._intake.durable()
-            self._notifier.send("WATCHDOG=1")
-            await asyncio.sleep(period_s / 2)
-
-    def snapshot(self) -> Mapping[str, object]:
-        """The state of the hub, for `wardlink status`."""
-        reading = self._clock.read()
-        return {
-            "hub": self._config.hub.id,
-            "version": version("wardlink"),
-            "mode": self._config.hub.mode,
-            "boot_id": self._clock.boot_id,
-            "clock": asdict(reading),
-            "kernels": IMPLEMENTATION,
-            "waiting_records": self._intake.waiting_records,
-            "devices": [asdict(supervisor.status()) for supervisor in self._supervisors],
-            "journal": asdict(self._journal.status()),
-            "uplink": asdict(self._uplink.status()),
-            "backlog": {
-                stream.value: self._journal.high_water(stream) - self._journal.acknowledged(stream)
-                for stream in Stream
-            },
-        }
+            group.create_task(self._deliver.run(written), name="deliver")
+            await self._acquire.run(stop)
+            written.set()

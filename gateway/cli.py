@@ -11,22 +11,22 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import drivers
 import gateway
-from drivers import registry
 from drivers.contract import BleLink, Driver
-from gateway import cli_journal, schema, status, view
+from gateway import __version__, cli_journal, memory, status, view
 from gateway.clock import SystemClock
 from gateway.config import Config, load
 from gateway.journal.errors import JournalError
 from gateway.journal.keys import KEY_FILE, HubKey
 from gateway.journal.readers import ClinicKey
-from gateway.receiver.receive import Receiver
 from gateway.receiver.settings import load_receiver
 from gateway.tables import ConfigError
+
+# What only some commands need is imported in them: the half with the devices loads nothing that speaks to a network,
+# the half with the network no driver and no kernel, and each is as small as it can be.
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +40,21 @@ def same_root() -> bool:
     return len(roots) == 1
 
 
+class Unusable(Exception):  # noqa: N818 - says what is so
+    """The installation cannot be used; the text says why."""
+
+
+def _drivers() -> dict[str, Driver]:
+    from drivers import registry  # noqa: PLC0415 - loads the code of third parties
+
+    try:
+        return registry.all_drivers()
+    except registry.DriverConflict as error:
+        raise Unusable(str(error)) from error
+
+
 def _config(path: Path) -> Config:
-    return load(path, registry.all_drivers())
+    return load(path, _drivers())
 
 
 def _complain(path: Path, error: ConfigError) -> None:
@@ -60,21 +73,52 @@ def _serve(main: Callable[[asyncio.Event], Coroutine[object, object, None]]) -> 
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await main(stop)
 
-    asyncio.run(serve())
+    try:
+        asyncio.run(serve())
+    except ExceptionGroup as group:
+        # One task's failure comes wrapped once for each group that it ended.
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        if isinstance(error, JournalError):
+            raise error from group
+        raise
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the hub."""
+    """Run the hub, both halves in one process."""
     config = _config(arguments.config)
-    # Imported here: the kernels compile at import, and no other command needs them.
-    from gateway.app import App  # noqa: PLC0415
+    from gateway.app import App  # noqa: PLC0415 - the kernels compile at import
 
     _serve(App(config).run)
     return OK
 
 
+def acquire(arguments: argparse.Namespace) -> int:
+    """Run the half with the devices: collect into the journal; opens no network connection."""
+    config = _config(arguments.config)
+    from gateway.acquire import Acquire  # noqa: PLC0415 - the kernels compile at import
+
+    _serve(Acquire(config).run)
+    return OK
+
+
+def uplink(arguments: argparse.Namespace) -> int:
+    """Run the half with the network: deliver the journal; opens no device."""
+    config = load(arguments.config, None)
+    memory.postpone("urllib", "request")  # paho wants it for proxies, which nobody configures here
+    from gateway.deliver import Deliver  # noqa: PLC0415 - speaks to the network
+
+    deliver = Deliver(config)
+    memory.settle()
+    _serve(deliver.run)
+    return OK
+
+
 def receive(arguments: argparse.Namespace) -> int:
     """Receive from the broker, prove that nothing is missing, write JSON lines."""
+    from gateway.receiver.receive import Receiver  # noqa: PLC0415 - speaks to the network
+
     config = load_receiver(arguments.config)
     key = _key(config.state_dir)
     receiver = Receiver(
@@ -112,17 +156,17 @@ def show_status(arguments: argparse.Namespace) -> int:
     """Show what the running hub does."""
     runtime_dir = arguments.runtime_dir or _config(arguments.config).hub.runtime_dir
     try:
-        state = status.fetch(runtime_dir / status.NAME)
+        state = status.fetch_all(runtime_dir)
     except status.NoStatus as error:
         print(f"wardlink: {error}", file=sys.stderr)
         return FAILED
     print(json.dumps(state, indent=2) if arguments.json else view.state(state))
-    return OK
+    return FAILED if state["silent"] else OK
 
 
 def list_drivers(arguments: argparse.Namespace) -> int:
     """List the drivers and how each was verified."""
-    rows = [_driver(driver) for driver in registry.all_drivers().values()]
+    rows = [_driver(driver) for driver in _drivers().values()]
     if arguments.json:
         print(json.dumps(rows, indent=2))
         return OK
@@ -162,11 +206,9 @@ def _driver(driver: Driver) -> dict[str, object]:
 def check_config(arguments: argparse.Namespace) -> int:
     """Check a configuration file; every fault is listed."""
     if arguments.schema:
-        made = (
-            schema.receiver_schema()
-            if arguments.receiver
-            else schema.hub_schema(registry.all_drivers())
-        )
+        from gateway import schema  # noqa: PLC0415 - for this alone
+
+        made = schema.receiver_schema() if arguments.receiver else schema.hub_schema(_drivers())
         print(json.dumps(made, indent=2))
         return OK
     try:
@@ -243,11 +285,13 @@ class Command:
 
 COMMANDS = (
     Command("run", run, "the hub's configuration"),
+    Command("acquire", acquire, "the hub's configuration"),
+    Command("uplink", uplink, "the hub's configuration"),
     Command("receive", receive, "the receiver's configuration"),
     Command(
         "status",
         show_status,
-        "the hub's configuration, which says where its socket is",
+        "the hub's configuration, which says where its sockets are",
         as_json=True,
     ),
     Command("drivers", list_drivers, as_json=True),
@@ -264,7 +308,7 @@ def parser() -> argparse.ArgumentParser:
         description="An edge gateway for connected medical devices: collects, keeps, and proves delivery.",
         epilog="Exit status: 0 done, 1 it failed, 2 the configuration or the call is wrong.",
     )
-    top.add_argument("--version", action="version", version=f"wardlink {version('wardlink')}")
+    top.add_argument("--version", action="version", version=f"wardlink {__version__}")
     top.add_argument(
         "--log-level",
         choices=("debug", "info", "warning", "error"),
@@ -291,7 +335,7 @@ def parser() -> argparse.ArgumentParser:
                 "--runtime-dir",
                 type=Path,
                 metavar="DIR",
-                help="ask the hub whose socket is here instead",
+                help="ask the hub whose sockets are here instead",
             )
         if row.name in {"check-config", "key"}:
             sub.add_argument("--receiver", action="store_true", help="the file is a receiver's")
@@ -329,6 +373,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         _complain(arguments.config, error)
         return USAGE
-    except (JournalError, registry.DriverConflict) as error:
+    except (JournalError, Unusable) as error:
         print(f"wardlink: {error}", file=sys.stderr)
         return FAILED

@@ -7,7 +7,6 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from drivers import registry
 from gateway.clock import SystemClock
 from gateway.config import Config, load
 from gateway.journal import keyfile
@@ -24,7 +23,7 @@ RECEIPT = "shred-receipt.json"
 
 
 def _config(arguments: argparse.Namespace) -> Config:
-    return load(arguments.config, registry.all_drivers())
+    return load(arguments.config, None)
 
 
 def rotate_key(arguments: argparse.Namespace) -> int:

@@ -360,8 +360,8 @@ def _devices(
     return tuple(device for device in devices if device is not None)
 
 
-def load(source: Path, drivers: Mapping[str, Driver]) -> Config:
-    """The hub's configuration.
+def load(source: Path, drivers: Mapping[str, Driver] | None) -> Config:
+    """The hub's configuration. With None for the drivers its devices are not looked at, and there are none.
 
     Raises:
         ConfigError: with every fault in the file.
@@ -381,7 +381,7 @@ def load(source: Path, drivers: Mapping[str, Driver]) -> Config:
     delivery = reader.table(root.get("delivery", {}), "delivery") or {}
     ack = reader.values(delivery, "delivery", DELIVERY_KEYS, nested=("receivers",))["ack"]
     receivers = _receivers(reader, delivery)
-    devices = _devices(reader, root, drivers, folder)
+    devices = () if drivers is None else _devices(reader, root, drivers, folder)
     if reader.faults or hub is None or broker is None or journal is None:
         raise ConfigError(tuple(reader.faults))
     return Config(hub, broker, journal, devices, Ack(str(ack)), receivers)

@@ -1,4 +1,4 @@
-"""The hub's state for whoever asks on its socket: one connection, one JSON document."""
+"""The hub's state for whoever asks: each half has a socket; one connection, one JSON document."""
 
 import asyncio
 import json
@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-NAME = "status.sock"
+ACQUIRE, UPLINK = "acquire.sock", "uplink.sock"
+HALVES = {ACQUIRE: "acquire", UPLINK: "uplink"}
 ASK_S = 5.0
 
 
-class NoStatus(Exception):  # noqa: N818 - says what is so: no hub answers
-    """No hub answers at this socket."""
+class NoStatus(Exception):  # noqa: N818 - says what is so: nobody answers
+    """Nobody answers at this socket."""
 
 
 @asynccontextmanager
@@ -46,15 +47,33 @@ def _listen(path: Path) -> socket.socket:
 
 
 def _remove(path: Path) -> None:
-    """The hub holds the journal's lock, so a socket found here is left over from a hub that is no more."""
+    """Each half holds a lock of the journal, so a socket found here is left over from a process that is no more."""
     path.unlink(missing_ok=True)
 
 
-def fetch(path: Path) -> dict[str, object]:
-    """The state of the hub that serves this socket.
+def fetch_all(runtime_dir: Path) -> dict[str, object]:
+    """Both halves as one document; `silent` says of each that does not answer why.
 
     Raises:
-        NoStatus: no hub answers there.
+        NoStatus: neither answers.
+    """
+    found: dict[str, object] = {}
+    silent: dict[str, str] = {}
+    for name, half in HALVES.items():
+        try:
+            found = {**fetch(runtime_dir / name), **found}
+        except NoStatus as error:
+            silent[half] = str(error)
+    if len(silent) == len(HALVES):
+        raise NoStatus("; ".join(silent.values()) + "; is `wardlink run` running?")
+    return {**found, "silent": silent}
+
+
+def fetch(path: Path) -> dict[str, object]:
+    """The state of the half that serves this socket.
+
+    Raises:
+        NoStatus: nobody answers there.
     """
     parts = []
     try:
@@ -65,7 +84,7 @@ def fetch(path: Path) -> dict[str, object]:
                 parts.append(part)
         document = json.loads(b"".join(parts))
     except (OSError, ValueError) as error:
-        raise NoStatus(f"{path}: no hub answers ({error}); is `wardlink run` running?") from error
+        raise NoStatus(f"{path}: nobody answers ({error})") from error
     if not isinstance(document, dict):
         raise NoStatus(f"{path}: got {type(document).__name__}, expected an object")
     return document

@@ -31,12 +31,18 @@ def state(snapshot: Mapping[str, Any]) -> str:
     now_ns = snapshot["clock"]["boottime_ns"]
     head = (
         f"hub {snapshot['hub']}  wardlink {snapshot['version']}  data {snapshot['mode']}"
-        f"  clock {snapshot['clock']['state']}  kernels {snapshot['kernels']}"
+        f"  clock {snapshot['clock']['state']}"
     )
-    journal = snapshot["journal"]
-    keys = f"journal key {journal['key_kind']}  readers {journal['readers']}"
-    parts = (f"{head}\n{keys}", _devices(snapshot["devices"], now_ns), _uplink(snapshot))
-    return "\n\n".join(parts)
+    parts = [f"{half}: {why}" for half, why in snapshot.get("silent", {}).items()]
+    if "devices" in snapshot:
+        journal = snapshot["journal"]
+        head += f"  kernels {snapshot['kernels']}"
+        head += f"\njournal key {journal['key_kind']}  readers {journal['readers']}"
+        parts.append(_devices(snapshot["devices"], now_ns))
+    if "uplink" in snapshot:
+        waits = "uplink waits for a journal: nothing was acquired here yet"
+        parts.append(_uplink(snapshot) if snapshot["uplink"] else waits)
+    return "\n\n".join((head, *parts))
 
 
 def _devices(devices: Iterable[Mapping[str, Any]], now_ns: int) -> str:

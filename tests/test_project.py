@@ -32,6 +32,8 @@ LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
 PLACE = re.compile(
     r"`((?:drivers|gateway|firmware_sim|config|systemd|tests|tools|requirements|docs)/[\w./-]*)`"
 )
+EXPOSURE = {"wardlink": 17, "wardlink-acquire": 9, "wardlink-uplink": 14}
+"""Most that `systemd-analyze security` may find, in tenths: 100 is a unit without any line against it."""
 SYSTEMD_ANALYZE = shutil.which("systemd-analyze")
 
 
@@ -187,7 +189,13 @@ def test_systemd_accepts_the_unit_and_finds_it_closed(unit: Path, tmp_path: Path
     # Other units of the machine may have faults of their own: only lines about ours count.
     assert [line for line in verify.stderr.splitlines() if unit.name in line] == []
     exposure = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", "--threshold=17", copy],
+        [
+            "systemd-analyze",
+            "security",
+            "--offline=true",
+            f"--threshold={EXPOSURE[unit.stem]}",
+            copy,
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -195,11 +203,47 @@ def test_systemd_accepts_the_unit_and_finds_it_closed(unit: Path, tmp_path: Path
     assert exposure.returncode == 0, exposure.stdout
 
 
-def test_the_unit_leaves_the_hub_what_it_reads() -> None:
+def settings(unit: Path) -> list[tuple[str, str]]:
+    return re.findall(r"^(\w+)=(.*)$", unit.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=relative)
+def test_a_unit_leaves_the_hub_what_it_reads(unit: Path) -> None:
     """`gateway.clock` reads the boot id out of /proc/sys and asks adjtimex how well the clock is kept."""
-    settings = re.findall(r"^(\w+)=(.*)$", read("systemd/wardlink.service"), re.MULTILINE)
-    names = {name for name, _ in settings}
-    assert not names & {"ProcSubset", "ProtectClock", "DynamicUser", "MemoryDenyWriteExecute"}
-    filters = [value for name, value in settings if name == "SystemCallFilter"]
+    lines = settings(unit)
+    assert not {name for name, _ in lines} & {"ProcSubset", "ProtectClock", "DynamicUser"}
+    filters = [value for name, value in lines if name == "SystemCallFilter"]
     assert filters[-1] == "adjtimex clock_adjtime"
-    assert ("Type", "notify") in settings
+    assert ("Type", "notify") in lines
+
+
+def test_only_the_half_without_kernels_forbids_new_code() -> None:
+    forbids = {unit.stem for unit in UNITS if ("MemoryDenyWriteExecute", "yes") in settings(unit)}
+    assert forbids == {"wardlink-uplink"}
+
+
+def test_the_half_with_the_devices_has_no_network_and_the_other_no_devices() -> None:
+    acquire, uplink = (
+        dict(settings(ROOT / f"systemd/wardlink-{half}.service")) for half in ("acquire", "uplink")
+    )
+    assert acquire["PrivateNetwork"] == "yes"
+    assert acquire["RestrictAddressFamilies"] == "AF_UNIX"
+    assert uplink["PrivateDevices"] == "yes"
+    assert "DeviceAllow" not in uplink
+    assert "SupplementaryGroups" not in uplink
+
+
+def test_one_hub_or_two_halves_but_never_both() -> None:
+    conflicts = {unit.stem: dict(settings(unit)).get("Conflicts") for unit in UNITS}
+    both = "wardlink.service"
+    assert conflicts == {
+        "wardlink": "wardlink-acquire.service wardlink-uplink.service",
+        "wardlink-acquire": both,
+        "wardlink-uplink": both,
+    }
+
+
+def test_the_half_that_delivers_is_stopped_last() -> None:
+    """Units stop in the opposite order of their start."""
+    uplink = dict(settings(ROOT / "systemd/wardlink-uplink.service"))
+    assert uplink["Before"] == "wardlink-acquire.service"

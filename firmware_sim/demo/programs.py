@@ -182,10 +182,17 @@ def broker(folder: Path, port: int) -> Program:
     return Program("broker", (sys.executable, "-c", code), folder)
 
 
-def hub(config: Path, bus_address: str) -> Program:
-    """The hub, on the private bus."""
-    command = (*WARDLINK, "run", "--config", str(config))
-    return Program("hub", command, config.parent, DBUS_SYSTEM_BUS_ADDRESS=bus_address)
+def hub(config: Path, bus_address: str, *, halves: bool) -> tuple[Program, ...]:
+    """The hub, on the private bus: one process, or one for each half, in the order in which they are to be stopped."""
+    return tuple(
+        Program(
+            "hub" if name == "run" else name,
+            (*WARDLINK, name, "--config", str(config)),
+            config.parent,
+            DBUS_SYSTEM_BUS_ADDRESS=bus_address,
+        )
+        for name in (("acquire", "uplink") if halves else ("run",))
+    )
 
 
 def receiver(config: Path) -> Program:
@@ -194,9 +201,19 @@ def receiver(config: Path) -> Program:
 
 
 async def status(folder: Path) -> dict[str, object] | None:
-    """What `wardlink status --json` says, read from the hub's socket; None while no hub answers."""
+    """What `wardlink status --json` says, read from the hub's sockets; None unless both halves answer."""
+    found: dict[str, object] = {}
+    for name in ("acquire", "uplink"):
+        half = await _ask(folder / "run" / f"{name}.sock")
+        if half is None or not half.get(name, True):
+            return None
+        found |= half
+    return found
+
+
+async def _ask(path: Path) -> dict[str, object] | None:
     try:
-        reader, writer = await asyncio.open_unix_connection(str(folder / "run" / "status.sock"))
+        reader, writer = await asyncio.open_unix_connection(str(path))
         async with asyncio.timeout(2.0):
             data = await reader.read()
         writer.close()

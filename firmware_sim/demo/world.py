@@ -49,6 +49,7 @@ class Options:
     record: str | None = None
     seed: int = 1
     kill_hub: bool = False
+    two_processes: bool = False
     stop_broker_s: float = 0.0
     keep: Path | None = None
     sealed: bool = False
@@ -97,7 +98,7 @@ class World:
             running = (
                 programs.broker(self._folder, port),
                 programs.receiver(receiving),
-                programs.hub(config, bus.address),
+                *programs.hub(config, bus.address, halves=self._options.two_processes),
             )
             try:
                 return await self._live(*running)
@@ -105,34 +106,34 @@ class World:
                 for program in reversed(running):
                     await program.stop()
 
-    async def _live(self, broker: Program, receiver: Program, hub: Program) -> Proof:
+    async def _live(self, broker: Program, receiver: Program, *hub: Program) -> Proof:
         self._say("starting broker, receiver and hub")
-        for program in (broker, receiver, hub):
+        for program in (broker, receiver, *hub):
             await program.start()
-        await self._until_listening(hub, receiver)
+        await self._until_listening(receiver, *hub)
         self._began_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         self._note = ""
         devices = asyncio.create_task(self._devices())
-        mishaps = asyncio.create_task(self._mishaps(hub, broker))
+        mishaps = asyncio.create_task(self._mishaps(broker, *hub))
         try:
             await self._watch(devices, mishaps, (receiver,))
             mishaps.cancel()
-            if not hub.running:
-                await hub.start()
-            if not broker.running:
-                await broker.start()
+            for program in (broker, *hub):
+                if not program.running:
+                    await program.start()
         finally:
             devices.cancel()
         await asyncio.gather(devices, mishaps, return_exceptions=True)
         self._say("devices are off; waiting for the last records")
-        await self._settle(hub)
-        await hub.stop()
+        await self._settle(*hub)
+        for program in hub:
+            await program.stop()
         await self._quiet(receiver)
         await receiver.stop()
         self._tail.read()
         return self._prove()
 
-    async def _until_listening(self, hub: Program, receiver: Program) -> None:
+    async def _until_listening(self, *running: Program) -> None:
         """Until the hub has the port open and the strap connected: then the devices are switched on."""
         limit_s = time.monotonic() + READY_S
         while not (self._board.line.opened and await self._configured()):
@@ -140,7 +141,7 @@ class World:
                 raise ProgramError("stopped before it had begun")
             if time.monotonic() > limit_s:
                 raise ProgramError(f"the hub did not take up its devices within {READY_S:g} s")
-            for program in (hub, receiver):
+            for program in running:
                 program.check()
             await asyncio.sleep(TICK_S)
 
@@ -171,7 +172,7 @@ class World:
             following = beats[done] - elapsed_s if done < len(beats) else 1.0
             await asyncio.sleep(max(0.001, following))
 
-    async def _mishaps(self, hub: Program, broker: Program) -> None:
+    async def _mishaps(self, broker: Program, *hub: Program) -> None:
         """What was asked for, in the middle of the time there is."""
         options = self._options
         seconds = options.seconds or 60.0
@@ -185,11 +186,12 @@ class World:
         if options.kill_hub:
             left = seconds * 0.5 - self._elapsed_s() if not options.stop_broker_s else seconds * 0.1
             await asyncio.sleep(max(0.0, left))
-            self._say("hub killed (kill -9)")
-            await hub.kill()
-            await asyncio.sleep(3.0)
-            await hub.start()
-            self._say("hub was killed and started again")
+            for program in hub:
+                self._say(f"{program.name} killed (kill -9)")
+                await program.kill()
+                await asyncio.sleep(3.0)
+                await program.start()
+                self._say(f"{program.name} was killed and started again")
 
     def _elapsed_s(self) -> float:
         return (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - self._began_ns) / NS_PER_S
@@ -253,13 +255,14 @@ class World:
             answer,
         )
 
-    async def _settle(self, hub: Program) -> None:
+    async def _settle(self, *hub: Program) -> None:
         """Until the hub holds nothing that is not acknowledged; a hub that was just started may take its time."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_S):
                 await asyncio.sleep(2.0)
                 while True:
-                    hub.check()
+                    for program in hub:
+                        program.check()
                     answer = await programs.status(self._folder)
                     backlog = answer.get("backlog") if answer else None
                     if isinstance(backlog, dict) and not any(backlog.values()):

@@ -15,18 +15,20 @@ from drivers.model import Event, Record
 from gateway.clock import Clock, ClockReading
 from gateway.journal.access import Access
 from gateway.journal.buffer import Buffer, Pending
+from gateway.journal.cursor import Cursor
 from gateway.journal.entry import Batch, Stream, stream_of
 from gateway.journal.errors import JournalError, JournalFull
-from gateway.journal.files import newest_header
+from gateway.journal.home import check_epoch, follow_cursor, lock
 from gateway.journal.keys import HubKey
 from gateway.journal.log import Identity, StreamLog
 from gateway.journal.pool import Pool
+from gateway.journal.published import Published, Publisher
 from gateway.journal.readers import Reader
 from gateway.journal.records import OVERHEAD, encode_entry
 from gateway.journal.scan import Damage
 from gateway.journal.segment import ALGORITHMS, BLOCK_BYTES, FRAME_OVERHEAD, cpu_algorithm
 from gateway.journal.slots import Slots
-from gateway.journal.state import Cursor, Evicted, JournalStatus, Recovery, State, StreamStatus
+from gateway.journal.state import Evicted, JournalStatus, Recovery, State, StreamStatus
 from gateway.journal.storage import DISK, File, Storage
 
 __all__ = [
@@ -80,12 +82,13 @@ class Journal:
         self._writing = Lock()  # who may change the disk
         self._state_slots = Slots(directory / "state", storage)
         state = State.parse(self._state_slots.load())
-        epoch = _check_epoch(directory, storage, hub, state) or entropy(16)
+        epoch = check_epoch(directory, storage, hub, state) or entropy(16)
         identity = Identity(hub, epoch, clock.boot_id, cpu_algorithm(), segment_bytes)
         self.epoch = epoch.hex()
         """Names the life of this journal."""
         self._identity = identity
-        self._cursor = Cursor(directory / "cursor", storage, epoch)
+        self._cursor = Cursor(directory, storage, epoch)
+        self._publisher = Publisher(directory, storage, Published(hub, epoch, segment_bytes, {}))
         self._pool = Pool(directory / "spare", storage, segment_bytes, max_bytes // segment_bytes)
         self._logs = {
             stream: StreamLog(
@@ -140,7 +143,7 @@ class Journal:
                 f" {MIN_SEGMENTS * segment_bytes} ({MIN_SEGMENTS} segments); raise it"
             )
         try:
-            lock_file = _lock(directory, storage)
+            lock_file = lock(directory, storage)
         except OSError as error:
             raise JournalError(f"journal {directory}: cannot be opened: {error}") from error
         try:
@@ -177,7 +180,7 @@ class Journal:
                 for entry in batch.entries:
                     _note_time(self._last_ns, entry.device, _at_ns(entry.record))
         self._pool.recover({(log.stream, n) for log in self._logs.values() for n in log.numbers})
-        self._cursor.write(acknowledged)
+        self._cursor.begin(acknowledged)
         frames = [log.last_frame for log in self._logs.values() if log.last_frame]
         boot_id = state.boot_id if state else next((frame.boot_id for frame in frames), None)
         readings = [frame.clock for frame in frames if frame.boot_id == boot_id]
@@ -189,6 +192,7 @@ class Journal:
         )
         """What this start found."""
         self._write_state(clean=False)
+        self._publisher.publish({stream: log.high_water for stream, log in self._logs.items()})
 
     def append(self, device: str, record: Record, subject: str | None = None) -> int:
         """Takes a record into memory and returns its sequence number. It is durable after the next `commit`.
@@ -219,6 +223,7 @@ class Journal:
 
     def _commit(self) -> None:
         reading = self._clock.read()
+        follow_cursor(self._cursor, self._logs)
         errors: list[JournalError] = []
         for stream in Stream:
             try:
@@ -227,6 +232,7 @@ class Journal:
                 errors.append(
                     error
                 )  # the other streams have their own files, and may still be saved
+        self._publisher.publish({stream: log.high_water for stream, log in self._logs.items()})
         if errors:
             raise errors[0]
 
@@ -273,6 +279,7 @@ class Journal:
                     f"journal {stream}: got an acknowledgement of {sequence}, expected at most"
                     f" {log.high_water}; the receiver may know another journal by this hub's name"
                 )
+            self._cursor.take()
             if sequence <= self._cursor.acknowledged[stream]:
                 return
             try:
@@ -305,7 +312,7 @@ class Journal:
         return [
             replace(damage, first_sequence=max(damage.first_sequence, acknowledged + 1))
             for damage in found
-            if damage.last_sequence > (acknowledged := self._cursor.acknowledged[damage.stream])
+            if damage.last_sequence > (acknowledged := self._cursor.passed[damage.stream])
         ]
 
     def status(self) -> JournalStatus:
@@ -345,6 +352,8 @@ class Journal:
             finally:
                 for log in self._logs.values():
                     log.seal()
+                self._publisher.close()
+                self._cursor.release()
                 self._lock_file.close()
 
     def _check_open(self) -> None:
@@ -356,35 +365,6 @@ class Journal:
         identity = self._identity
         state = State(self._hub, identity.epoch, identity.boot_id, clean, numbers)
         self._state_slots.write(state.pack())
-
-
-def _lock(directory: Path, storage: Storage) -> File:
-    """The directories of a journal, locked until the file is closed."""
-    storage.make_directory(directory)
-    lock_file = storage.lock(directory / "lock")
-    if lock_file is None:
-        raise JournalError(f"journal {directory}: another process has it open; stop that one first")
-    for name in (*Stream, "spare"):
-        storage.make_directory(directory / name)
-    storage.sync_directory(directory)
-    storage.sync_directory(directory.parent)
-    return lock_file
-
-
-def _check_epoch(directory: Path, storage: Storage, hub: str, state: State | None) -> bytes | None:
-    """The epoch of what is there already, even when the state is lost; None when the journal is new."""
-    epoch, owner = (state.epoch, state.hub) if state else (None, hub)
-    if state is None:
-        headers = (newest_header(storage, directory / stream) for stream in Stream)
-        header = next((header for header in headers if header), None)
-        if header:
-            epoch, owner = header.epoch, header.hub
-    if owner != hub:
-        raise JournalError(
-            f"journal {directory}: belongs to hub {owner!r}, expected {hub!r};"
-            " set hub.id back, or move the directory away"
-        )
-    return epoch
 
 
 def _at_ns(record: Record) -> int:

@@ -7,6 +7,7 @@ to look at or change what is in memory, never during I/O.
 import errno
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -107,6 +108,7 @@ class StreamLog:
         self._places = places_in(self._storage, self._directory)
         end = 1
         if self._places:
+            self._sync(self._places[-1])
             contents = self._scan(self._places[-1], None)
             end = contents.end
             self._last_tag = contents.last_tag or self._last_tag
@@ -115,6 +117,12 @@ class StreamLog:
             self.damage.note(Damage(self.stream, end, floor, "missing"))
             end = floor + 1
         self.high_water = end - 1
+
+    def _sync(self, place: Place) -> None:
+        """A killed process may have left frames in the page cache alone. What is found there must last like the rest."""
+        # A disk that refuses costs nothing yet: the numbers stay taken, and what is lost is named.
+        with suppress(OSError), self._storage.open(self._directory / place.name) as file:
+            file.datasync()
 
     @property
     def first_sequence(self) -> int:
@@ -319,7 +327,9 @@ class StreamLog:
         try:
             with self._storage.open(self._directory / place.name) as file:
                 opened = self._opened_segment(place, file)
-                return self._batch(opened, frame, file.pread(frame.size, frame.offset))
+                data = file.pread(frame.size, frame.offset)
+            hub, epoch = self._identity.hub, self._identity.epoch.hex()
+            return batch_of(hub, self.stream, epoch, opened, frame, data)
         except JournalError as error:
             reason = str(error)
         except OSError as error:
@@ -329,24 +339,6 @@ class StreamLog:
         if self._holds(place):
             self.damage.note(Damage(self.stream, frame.first_sequence, frame.last_sequence, reason))
         return None
-
-    def _batch(self, opened: Opened, frame: FrameHeader, data: bytes) -> Batch:
-        identity = self._identity
-        epoch = identity.epoch.hex()
-        if opened.cipher is not None:
-            entries = decode(opened.cipher.open(frame, data), frame)
-            return Batch(identity.hub, self.stream, epoch, frame.boot_id, frame.clock, entries)
-        return SealedBatch(
-            identity.hub,
-            self.stream,
-            epoch,
-            frame.boot_id,
-            frame.clock,
-            entries=(),
-            span=(frame.first_sequence, frame.last_sequence),
-            header=opened.sealed,
-            frame=unpadded(frame, data),
-        )
 
     def _opened_segment(self, place: Place, file: File) -> Opened:
         active, opened = self._active, self._opened
@@ -371,6 +363,26 @@ class StreamLog:
             raise JournalError("header")
         self._opened = place, found
         return found
+
+
+def batch_of(
+    hub: str, stream: Stream, epoch: str, opened: Opened, frame: FrameHeader, data: bytes
+) -> Batch:
+    """What a frame holds, or the frame as it is where this hub cannot open it. Raises JournalError when it is damaged."""
+    if opened.cipher is not None:
+        entries = decode(opened.cipher.open(frame, data), frame)
+        return Batch(hub, stream, epoch, frame.boot_id, frame.clock, entries)
+    return SealedBatch(
+        hub,
+        stream,
+        epoch,
+        frame.boot_id,
+        frame.clock,
+        entries=(),
+        span=(frame.first_sequence, frame.last_sequence),
+        header=opened.sealed,
+        frame=unpadded(frame, data),
+    )
 
 
 def decode(plaintext: bytes, frame: FrameHeader) -> tuple[Entry, ...]:

@@ -77,7 +77,15 @@ def find_header(segment: bytes) -> SegmentHeader | None:
 
 
 def scan(
-    segment: bytes, stream: Stream, epoch: bytes, number: int, first: int, until: int | None
+    segment: bytes,
+    stream: Stream,
+    epoch: bytes,
+    number: int,
+    first: int,
+    until: int | None,
+    *,
+    known: Contents | None = None,
+    start: int = 0,
 ) -> Contents:
     """Walks the blocks of a segment.
 
@@ -90,19 +98,23 @@ def scan(
         first: the sequence number that the segment begins with.
         until: the one that the next segment begins with; None for the newest segment, whose end is where no
             frame follows.
+        known: what an earlier look found before `start`; it is added to.
+        start: the block with which `segment` begins, if it is a part of one.
     """
-    header = find_header(segment)
-    contents = Contents(end=first, last_tag=header.previous_tag if header else None)
-    block, blocks = 1, len(segment) // BLOCK_BYTES - 1
+    contents = known
+    if contents is None:
+        header = find_header(segment)
+        contents = Contents(end=first, last_tag=header.previous_tag if header else None)
+    block, blocks = max(start, 1), start + len(segment) // BLOCK_BYTES - 1
     while block < blocks:
-        offset = block * BLOCK_BYTES
+        offset = (block - start) * BLOCK_BYTES
         frame = parse_frame(segment[offset : offset + FRAME_HEADER_BYTES])
         if (
             frame is None
             or (frame.stream, frame.epoch, frame.segment) != (stream, epoch, number)
             or frame.block != block
             or frame.first_sequence < contents.end
-            or offset + frame.size > blocks * BLOCK_BYTES
+            or offset + frame.size > (blocks - start) * BLOCK_BYTES
         ):
             block += 1
             continue

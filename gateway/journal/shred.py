@@ -13,6 +13,7 @@ from pathlib import Path
 
 from gateway.clock import Clock
 from gateway.journal import keyfile
+from gateway.journal.cursor import Cursor
 from gateway.journal.entry import Stream
 from gateway.journal.errors import JournalError
 from gateway.journal.files import places_in, read_segment
@@ -29,7 +30,7 @@ from gateway.journal.offline import (
 from gateway.journal.scan import find_header, scan
 from gateway.journal.segment import BLOCK_BYTES
 from gateway.journal.slots import Slots
-from gateway.journal.state import Cursor, State
+from gateway.journal.state import State
 from gateway.journal.storage import Storage
 
 SCHEMA = "wardlink.shred/1"
@@ -153,7 +154,7 @@ def _inventory(directory: Path, storage: Storage) -> Json:
                 "segments": [place.number for place in places],
             }
         )
-    cursor = Cursor(directory / "cursor", storage, epoch)
+    cursor = Cursor(directory, storage, epoch)
     known = cursor.load()
     for row in streams:
         row["acknowledged"] = cursor.acknowledged[Stream(str(row["stream"]))] if known else None

@@ -27,7 +27,7 @@ class Slots:
         try:
             with self._storage.open(self._path) as file:
                 for slot in (0, 1):
-                    found = _parse(file.pread(SLOT_BYTES, slot * SLOT_BYTES))
+                    found = parse_slot(file.pread(SLOT_BYTES, slot * SLOT_BYTES))
                     if found and (newest is None or found[0] > newest[0]):
                         newest = found
         except OSError:
@@ -40,7 +40,7 @@ class Slots:
     def write(self, payload: bytes) -> None:
         """Durable on return. Raises OSError when neither this file nor a new one takes it; the old value stands."""
         self._generation += 1
-        slot = _pack(self._generation, payload)
+        slot = pack_slot(self._generation, payload)
         if self._usable:
             try:
                 with self._storage.open(self._path) as file:
@@ -65,12 +65,14 @@ class Slots:
         self._usable = True
 
 
-def _pack(generation: int, payload: bytes) -> bytes:
+def pack_slot(generation: int, payload: bytes) -> bytes:
+    """A slot as it stands on disk."""
     body = _HEAD.pack(_MAGIC, generation, len(payload)) + payload
     return (body + _CRC.pack(zlib.crc32(body))).ljust(SLOT_BYTES, b"\0")
 
 
-def _parse(slot: bytes) -> tuple[int, bytes] | None:
+def parse_slot(slot: bytes) -> tuple[int, bytes] | None:
+    """Generation and payload, or None when no whole slot stands there."""
     if len(slot) != SLOT_BYTES:
         return None
     magic, generation, length = _HEAD.unpack_from(slot)

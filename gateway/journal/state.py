@@ -1,15 +1,12 @@
 """What the journal tells about itself: to its caller, and to the process after it."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import cbor2
 
 from gateway.clock import ClockReading
 from gateway.journal.entry import Stream
 from gateway.journal.scan import Damage
-from gateway.journal.slots import Slots
-from gateway.journal.storage import Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,29 +88,3 @@ class State:
                 return cls(hub, epoch, boot_id, clean, dict(zip(Stream, numbers, strict=True)))
             case _:
                 return None
-
-
-class Cursor:
-    """How far each stream has been acknowledged. A file of its own: it has another writer than the logs may have."""
-
-    def __init__(self, path: Path, storage: Storage, epoch: bytes) -> None:
-        self._slots = Slots(path, storage)
-        self._epoch = epoch
-        self.acknowledged: dict[Stream, int] = dict.fromkeys(Stream, 0)
-        """The last acknowledged sequence number of each stream, durable."""
-
-    def load(self) -> bool:
-        """Whether there was a whole cursor of this epoch."""
-        payload = self._slots.load()
-        match cbor2.loads(payload) if payload else None:
-            case [bytes() as epoch, [*numbers]] if epoch == self._epoch:
-                self.acknowledged = dict(zip(Stream, numbers, strict=True))
-                return True
-            case _:
-                return False
-
-    def write(self, acknowledged: dict[Stream, int]) -> None:
-        """Durable on return. Raises OSError; then the old cursor stands."""
-        numbers = [acknowledged[stream] for stream in Stream]
-        self._slots.write(cbor2.dumps([self._epoch, numbers]))
-        self.acknowledged = acknowledged

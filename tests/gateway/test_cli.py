@@ -60,7 +60,7 @@ def test_a_good_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out) == {"ok": True, "faults": [], "devices": 2}
 
 
-@pytest.mark.parametrize("command", ["check-config", "run", "key", "status"])
+@pytest.mark.parametrize("command", ["check-config", "run", "acquire", "uplink", "key", "status"])
 def test_a_wrong_configuration_exits_2_and_starts_nothing(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,6 +157,15 @@ def test_state_for_people_says_what_is_wrong() -> None:
     assert "journal key credential  readers clinic" in shown
     assert "uplink backing_off: refused; next try in 5 min" in shown
     assert "alarm   9           4             5" in shown
+
+
+def test_state_of_one_half_names_the_other() -> None:
+    alone = {name: SNAPSHOT[name] for name in ("hub", "version", "mode", "clock", "uplink")}
+    shown = view.state({**alone, "silent": {"acquire": "run/acquire.sock: nobody answers"}})
+    assert "acquire: run/acquire.sock: nobody answers" in shown
+    assert "uplink backing_off" in shown
+    shown = view.state({**SNAPSHOT, "uplink": None, "silent": {}})
+    assert "uplink waits for a journal" in shown
 
 
 def test_columns_line_up() -> None:

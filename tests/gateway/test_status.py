@@ -9,7 +9,7 @@ from gateway.notify import Notifier
 
 
 def test_answers_with_the_state_as_it_is_now(tmp_path: Path) -> None:
-    path = tmp_path / "run" / status.NAME
+    path = tmp_path / "run" / status.ACQUIRE
     counted = {"asked": 0}
 
     def snapshot() -> dict[str, object]:
@@ -25,11 +25,11 @@ def test_answers_with_the_state_as_it_is_now(tmp_path: Path) -> None:
 
 
 def test_a_socket_left_behind_by_a_killed_hub_is_no_obstacle(tmp_path: Path) -> None:
-    path = tmp_path / status.NAME
+    path = tmp_path / status.ACQUIRE
     left = socket.socket(socket.AF_UNIX)
     left.bind(str(path))
     left.close()
-    with pytest.raises(status.NoStatus, match="no hub answers"):
+    with pytest.raises(status.NoStatus, match="nobody answers"):
         status.fetch(path)
 
     async def main() -> None:
@@ -39,8 +39,23 @@ def test_a_socket_left_behind_by_a_killed_hub_is_no_obstacle(tmp_path: Path) -> 
     asyncio.run(main())
 
 
+def test_both_halves_are_one_document_and_a_silent_one_is_named(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with status.serve(tmp_path / status.ACQUIRE, lambda: {"hub": "a", "devices": []}):
+            alone = await asyncio.to_thread(status.fetch_all, tmp_path)
+            assert set(alone) == {"hub", "devices", "silent"}
+            assert "uplink.sock: nobody answers" in alone["silent"]["uplink"]  # type: ignore[index]
+            async with status.serve(tmp_path / status.UPLINK, lambda: {"hub": "u", "uplink": {}}):
+                both = await asyncio.to_thread(status.fetch_all, tmp_path)
+        assert both == {"hub": "a", "devices": [], "uplink": {}, "silent": {}}
+        with pytest.raises(status.NoStatus, match=r"is `wardlink run` running\?"):
+            status.fetch_all(tmp_path)
+
+    asyncio.run(main())
+
+
 def test_only_owner_and_group_may_ask(tmp_path: Path) -> None:
-    path = tmp_path / status.NAME
+    path = tmp_path / status.ACQUIRE
 
     async def main() -> None:
         async with status.serve(path, dict):

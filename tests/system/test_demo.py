@@ -90,3 +90,11 @@ def test_a_sealed_hub_that_is_killed_lost_nothing_and_its_disk_tells_nothing(
         data = path.read_bytes() if path.is_file() else b""
         assert b"patient-1" not in data
         assert b"strap" not in data
+
+
+def test_each_half_of_a_hub_in_two_processes_may_be_killed(tmp_path: Path) -> None:
+    with demo(tmp_path, "--seconds", "20", "--two-processes", "--kill-hub") as process:
+        out = finished(process)
+    assert row(out, "missing") == row(out, "repeated") == [0, 0]
+    for half in ("acquire", "uplink"):
+        assert f"{half} was killed and started again" in out

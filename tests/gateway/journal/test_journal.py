@@ -436,7 +436,7 @@ def test_what_was_recorded_cannot_be_found_on_the_disk(tmp_path: Path) -> None:
     journal.append(needle.decode(), Event(EventKind.FAULT, 1, "x", data=needle), needle.decode())
     journal.close()
     files = [path for path in (tmp_path / "journal").rglob("*") if path.is_file()]
-    assert len(files) == 4  # lock, state, cursor, one segment
+    assert len(files) == 6  # lock, state, cursor and its lock, published, one segment
     assert not [path for path in files if needle in path.read_bytes()]
     assert {path.stat().st_mode & 0o077 for path in files} == {0}
     assert len(read_all(open_journal(DISK, tmp_path / "journal"), Stream.ALARM)) == 1

@@ -1,0 +1,187 @@
+"""The half of the hub that has the devices: links, conditioner, journal. It has no network and knows of no broker."""
+
+import asyncio
+import logging
+import os
+import random
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict
+from functools import partial
+
+from drivers.contract import BleLink, SerialLink
+from drivers.model import Event, EventKind
+from gateway import __version__, status
+from gateway.clock import Clock, SystemClock
+from gateway.conditioner import Conditioner
+from gateway.config import Config, Device
+from gateway.intake import Intake
+from gateway.journal.journal import Journal
+from gateway.journal.keys import HubKey
+from gateway.journal.readers import choose
+from gateway.journal.scan import Damage
+from gateway.notify import Notifier
+from gateway.signal.jit import IMPLEMENTATION
+from gateway.supervisor import Supervisor
+from gateway.transport.base import Transport
+from gateway.transport.ble import BleRadio, BleTransport
+from gateway.transport.serial import SerialTransport
+
+log = logging.getLogger(__name__)
+
+
+class Acquire:
+    """From the devices into the journal."""
+
+    def __init__(self, config: Config, clock: Clock | None = None) -> None:
+        """Opens the journal, whose one writer this is; nothing runs yet.
+
+        Raises:
+            JournalError: the state directory cannot be used.
+        """
+        self._config = config
+        self._clock = clock or SystemClock()
+        self._rng = random.SystemRandom()
+        self._notifier = Notifier()
+        hub = config.hub
+        hub.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        key = HubKey.find(hub.state_dir, os.environ)
+        self._journal = Journal.open(
+            hub.state_dir / "journal",
+            hub=hub.id,
+            clock=self._clock,
+            hub_key=key,
+            max_bytes=config.journal.max_bytes,
+            readers=choose(config.journal.readers, key.reader, config.journal.clinic_key_file),
+        )
+        self._intake = Intake(
+            self._journal,
+            Conditioner(),
+            self._clock,
+            mode=hub.mode,
+            committed=self._committed,
+        )
+        self._supervisors: list[Supervisor] = []
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Runs until `stop` is set, then ends in order: links, intake, journal. It waits for nobody who reads."""
+        async with AsyncExitStack() as stack:
+            radio = await self._radio(stack)
+            await self._announce()
+            socket = self._config.hub.runtime_dir / status.ACQUIRE
+            await stack.enter_async_context(status.serve(socket, self.snapshot))
+            async with asyncio.TaskGroup() as group:
+                intake = group.create_task(self._intake.run(), name="intake")
+                watchdog = group.create_task(self._watch(), name="watchdog")
+                async with self._devices(radio):
+                    self._notifier.send("READY=1")
+                    log.info(
+                        "hub %s runs with %d devices", self._config.hub.id, len(self._supervisors)
+                    )
+                    await stop.wait()
+                    self._notifier.send("STOPPING=1")
+                watchdog.cancel()
+                await self._intake.put("", self._event(EventKind.STOPPED, "asked"))
+                await self._intake.close()
+                await intake
+            await asyncio.to_thread(self._journal.close)
+
+    async def _radio(self, stack: AsyncExitStack) -> BleRadio | None:
+        if any(isinstance(device.driver.link, BleLink) for device in self._config.devices):
+            return await stack.enter_async_context(BleRadio())
+        return None
+
+    @asynccontextmanager
+    async def _devices(self, radio: BleRadio | None) -> AsyncIterator[None]:
+        before = self._before()
+        async with asyncio.TaskGroup() as group:
+            tasks = []
+            for device in self._config.devices:
+                supervisor = Supervisor(
+                    device,
+                    partial(self._transport, device, radio),
+                    self._intake.sink(device.id, device.subject),
+                    self._clock,
+                    self._rng,
+                    last_ns=self._journal.last_ns(device.id),
+                    before=before,
+                )
+                self._supervisors.append(supervisor)
+                tasks.append(group.create_task(supervisor.run(), name=device.id))
+            yield
+            for task in tasks:
+                task.cancel()
+
+    def _transport(self, device: Device, radio: BleRadio | None) -> Transport:
+        match device.driver.link:
+            case SerialLink() as line if device.port is not None:
+                return SerialTransport(device.port, line, self._clock)
+            case BleLink(services) if device.address is not None and radio is not None:
+                return BleTransport(device.address, services, self._clock, radio)
+            case link:
+                raise AssertionError(
+                    f"{device.id}: the configuration let {link} through without its place"
+                )
+
+    def _before(self) -> str:
+        """Why there was no data before this process; "" when the journal is new."""
+        recovery = self._journal.recovery
+        if recovery.previous_boot_id is None:
+            return ""
+        if recovery.previous_boot_id != self._clock.boot_id:
+            return "reboot"
+        return "hub_stopped" if recovery.clean else "hub_killed"
+
+    async def _announce(self) -> None:
+        """What this start found goes into the journal before any device speaks."""
+        recovery = self._journal.recovery
+        reason = self._before() or "first_start"
+        self._journal.append("", self._event(EventKind.STARTED, reason, f"wardlink {__version__}"))
+        for damage in recovery.damage:
+            self._journal.append("", self._damaged(damage))
+        await asyncio.to_thread(self._journal.commit)
+
+    def _event(
+        self, kind: EventKind, reason: str, text: str = "", lost: int | None = None
+    ) -> Event:
+        return Event(kind, self._clock.boottime_ns(), reason, text, lost=lost)
+
+    def _committed(self) -> Iterable[Event]:
+        """After each commit what was lost on disk gets its name."""
+        for damage in self._journal.take_damage():
+            yield self._damaged(damage)
+        for evicted in self._journal.take_evictions():
+            count = evicted.last_sequence - evicted.first_sequence + 1
+            text = (
+                f"{evicted.stream} {evicted.first_sequence} to {evicted.last_sequence}: disk budget"
+            )
+            yield self._event(EventKind.EVICTED, "budget", text, lost=count)
+
+    def _damaged(self, damage: Damage) -> Event:
+        count = damage.last_sequence - damage.first_sequence + 1
+        text = f"{damage.stream} {damage.first_sequence} to {damage.last_sequence}: {damage.reason}"
+        return self._event(EventKind.GAP, "damage", text, lost=count)
+
+    async def _watch(self) -> None:
+        """Feeds systemd's watchdog as long as a record can still go all the way into the journal."""
+        period_s = self._notifier.watchdog_s
+        while period_s is not None:
+            async with asyncio.timeout(period_s):
+                await self._intake.durable()
+            self._notifier.send("WATCHDOG=1")
+            await asyncio.sleep(period_s / 2)
+
+    def snapshot(self) -> Mapping[str, object]:
+        """This half of `wardlink status`."""
+        reading = self._clock.read()
+        return {
+            "hub": self._config.hub.id,
+            "version": __version__,
+            "mode": self._config.hub.mode,
+            "boot_id": self._clock.boot_id,
+            "clock": asdict(reading),
+            "kernels": IMPLEMENTATION,
+            "waiting_records": self._intake.waiting_records,
+            "devices": [asdict(supervisor.status()) for supervisor in self._supervisors],
+            "journal": asdict(self._journal.status()),
+        }

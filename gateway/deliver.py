@@ -1,0 +1,133 @@
+"""The half of the hub that has the network: it reads the journal and delivers it. It has no devices and no kernels."""
+
+import asyncio
+import logging
+import os
+import random
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from gateway import __version__, status
+from gateway.clock import Clock, SystemClock
+from gateway.config import Ack, Config
+from gateway.journal.entry import Stream
+from gateway.journal.keys import HubKey
+from gateway.journal.reader import JournalReader
+from gateway.journal.readers import choose
+from gateway.notify import Notifier
+from gateway.uplink.paho_wire import hub_wires
+from gateway.uplink.receipts import Receipts
+from gateway.uplink.signature import VerifyKeys
+from gateway.uplink.uplink import Uplink
+
+log = logging.getLogger(__name__)
+
+DRAIN_S = 5.0
+"""How long a stop waits for the broker. What is not delivered by then is in the journal and goes out next time."""
+
+
+class Deliver:
+    """From the journal to the broker."""
+
+    def __init__(
+        self, config: Config, clock: Clock | None = None, notifier: Notifier | None = None
+    ) -> None:
+        """Takes the journal's cursor, whose one writer this is; nothing runs yet.
+
+        Raises:
+            JournalError: another process delivers this journal, or the state directory cannot be used.
+        """
+        self._config = config
+        self._clock = clock or SystemClock()
+        self._notifier = notifier or Notifier()
+        hub = config.hub
+        hub.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # The same key file as the writer's: it signs what is said, and opens a journal that is not sealed.
+        self._key = HubKey.find(hub.state_dir, os.environ)
+        kept = config.journal
+        self._reader = JournalReader(
+            hub.state_dir / "journal",
+            hub=hub.id,
+            hub_key=self._key,
+            readers=choose(kept.readers, self._key.reader, kept.clinic_key_file),
+        )
+        self._uplink: Uplink | None = None
+        self._delivering: asyncio.Task[None] | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Waits for a journal, delivers it until `stop` is set, then drains what is durable by then."""
+        async with (
+            status.serve(self._config.hub.runtime_dir / status.UPLINK, self.snapshot),
+            asyncio.TaskGroup() as group,
+        ):
+            watchdog = group.create_task(self._watch(), name="watchdog")
+            self._notifier.send("READY=1")
+            following = group.create_task(self._follow(group), name="following")
+            await stop.wait()
+            self._notifier.send("STOPPING=1")
+            following.cancel()
+            await self._end()
+            watchdog.cancel()
+        self._reader.close()
+
+    async def _follow(self, group: asyncio.TaskGroup) -> None:
+        """For each commit of the writer's a wake for the uplink."""
+        log.info("uplink: looks for the journal")
+        await self._reader.begin()
+        uplink = self._uplink = self._build()
+        self._delivering = group.create_task(uplink.run(), name="uplink")
+        while True:
+            await self._reader.advanced()
+            uplink.wake()
+
+    async def _end(self) -> None:
+        if self._uplink is None or self._delivering is None:
+            return
+        self._reader.refresh()
+        if not await self._uplink.drain(DRAIN_S):
+            log.info("uplink: not all delivered; the rest stays in the journal")
+        self._delivering.cancel()
+
+    def _build(self) -> Uplink:
+        config, hub = self._config, self._config.hub
+        by_receiver = config.ack is Ack.RECEIVER
+        return Uplink(
+            self._reader,
+            hub_wires(
+                config.broker,
+                f"wardlink-{hub.tenant}-{hub.id}",
+                self._key.sign,
+                Receipts.filter(hub) if by_receiver else None,
+            ),
+            self._clock,
+            hub,
+            version=__version__,
+            window_bytes=config.broker.window_bytes,
+            rng=random.SystemRandom(),
+            receipts=Receipts(hub, self._reader.epoch, VerifyKeys(config.receivers))
+            if by_receiver
+            else None,
+        )
+
+    async def _watch(self) -> None:
+        """Feeds systemd's watchdog as long as the loop turns; a silent broker is no fault of this process."""
+        period_s = self._notifier.watchdog_s
+        while period_s is not None:
+            self._notifier.send("WATCHDOG=1")
+            await asyncio.sleep(period_s / 2)
+
+    def snapshot(self) -> Mapping[str, object]:
+        """This half of `wardlink status`. `uplink` is None while there is no journal yet."""
+        reader = self._reader
+        return {
+            "hub": self._config.hub.id,
+            "version": __version__,
+            "mode": self._config.hub.mode,
+            "clock": asdict(self._clock.read()),
+            "uplink": asdict(self._uplink.status()) if self._uplink else None,
+            "wakes": reader.wakes,
+            "backlog": {
+                stream.value: max(0, reader.high_water(stream) - reader.acknowledged(stream))
+                for stream in Stream
+            },
+        }

@@ -1,0 +1,54 @@
+"""In processes of their own: both change the process that calls them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def python(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_postponed_module_comes_when_it_is_asked_for() -> None:
+    said = python(
+        "import sys\n"
+        "from gateway.memory import postpone\n"
+        "postpone('urllib', 'request')\n"
+        "import urllib.request, paho.mqtt.client\n"
+        "print('http.client' in sys.modules)\n"
+        "print(hasattr(urllib.request, 'proxy_bypass'), hasattr(urllib.request, 'nonsense'))\n"
+        "print('http.client' in sys.modules, type(sys.modules['urllib.request']).__name__)\n"
+    )
+    assert said.split() == ["False", "True", "False", "True", "module"]
+
+
+def test_what_is_there_already_is_left_alone() -> None:
+    said = python(
+        "import urllib.request\n"
+        "before = urllib.request\n"
+        "from gateway.memory import postpone\n"
+        "postpone('urllib', 'request')\n"
+        "print(urllib.request is before)\n"
+    )
+    assert said == "True\n"
+
+
+def test_a_settled_process_is_smaller_and_works() -> None:
+    said = python(
+        "import hashlib, ssl, cryptography.hazmat.primitives.hpke, cbor2\n"
+        "from gateway.memory import settle\n"
+        "def resident():\n"
+        "    lines = open('/proc/self/status').read().splitlines()\n"
+        "    return int(next(line for line in lines if line.startswith('VmRSS')).split()[1])\n"
+        "before = resident()\n"
+        "settle()\n"
+        "print(before - resident() > 2000)\n"
+        "print(hashlib.sha256(cbor2.dumps([1])).hexdigest()[:4], bool(ssl.create_default_context()))\n"
+    )
+    assert said.split() == ["True", "ac38", "True"]
