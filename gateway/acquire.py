@@ -30,6 +30,10 @@ from gateway.transport.serial import SerialTransport
 log = logging.getLogger(__name__)
 
 
+HELD_NS = 1_000_000_000
+"""A session gives out what it holds after a second at the latest."""
+
+
 class Acquire:
     """From the devices into the journal."""
 
@@ -105,6 +109,7 @@ class Acquire:
                     self._rng,
                     last_ns=self._journal.last_ns(device.id),
                     before=before,
+                    silent_since_ns=self._silent_since(),
                 )
                 self._supervisors.append(supervisor)
                 tasks.append(group.create_task(supervisor.run(), name=device.id))
@@ -131,6 +136,13 @@ class Acquire:
         if recovery.previous_boot_id != self._clock.boot_id:
             return "reboot"
         return "hub_stopped" if recovery.clean else "hub_killed"
+
+    def _silent_since(self) -> int | None:
+        """The last commit of this boot, less what a session may hold: what came before that is in the journal."""
+        recovery = self._journal.recovery
+        if recovery.last_commit is None or recovery.previous_boot_id != self._clock.boot_id:
+            return None
+        return recovery.last_commit.boottime_ns - HELD_NS
 
     async def _announce(self) -> None:
         """What this start found goes into the journal before any device speaks."""

@@ -93,6 +93,7 @@ class Supervisor:
         *,
         last_ns: int | None,
         before: str,
+        silent_since_ns: int | None = None,
     ) -> None:
         """Takes what the journal knows.
 
@@ -104,6 +105,7 @@ class Supervisor:
             rng: spreads retries.
             last_ns: up to when the journal holds data of this device in this boot; None when it holds none.
             before: why there was no data before this process: the reason of a gap that began there.
+            silent_since_ns: where that gap began at the earliest, when the journal cannot say what it holds.
         """
         self._device = device
         self._transport = transport
@@ -117,6 +119,7 @@ class Supervisor:
         self._failures = 0
         self._counters = LinkCounters()
         self._last_data_ns = last_ns
+        self._silent_since_ns = silent_since_ns
         self._missing: str | None = before or None
 
     def status(self) -> DeviceStatus:
@@ -154,6 +157,9 @@ class Supervisor:
     def _gap(self, reason: str, until_ns: int) -> Event:
         now_ns, from_ns = self._clock.boottime_ns(), self._last_data_ns
         text = "nothing was taken from the wire"
+        if from_ns is None and self._silent_since_ns is not None:
+            from_ns = self._silent_since_ns
+            text += "; begins somewhat later than stated, the journal of that time is sealed"
         return Event(EventKind.GAP, now_ns, reason, text, from_ns=from_ns, until_ns=until_ns)
 
     async def _once(self) -> None:

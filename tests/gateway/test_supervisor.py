@@ -26,6 +26,7 @@ def supervise(
     driver: Driver = STRAP,
     last_ns: int | None = None,
     before: str = "",
+    silent_since_ns: int | None = None,
     look: Callable[[Supervisor], None] = lambda _supervisor: None,
 ) -> ListSink:
     sink = ListSink()
@@ -43,6 +44,7 @@ def supervise(
             random.Random(1),
             last_ns=last_ns,
             before=before,
+            silent_since_ns=silent_since_ns,
         )
         task = asyncio.create_task(supervisor.run())
         await asyncio.sleep(seconds)
@@ -101,6 +103,15 @@ def test_time_before_this_process_is_a_gap_with_its_reason() -> None:
     )
     (gap,) = sink.events(EventKind.GAP)
     assert (gap.reason, gap.from_ns, gap.until_ns) == ("hub_killed", 12 * NS_PER_S, 30 * NS_PER_S)
+
+
+def test_a_gap_that_a_sealed_journal_cannot_place_is_bounded_by_the_last_commit() -> None:
+    sink = supervise(
+        [ScriptedTransport(beats(30))], 1.0, silent_since_ns=20 * NS_PER_S, before="hub_killed"
+    )
+    (gap,) = sink.events(EventKind.GAP)
+    assert (gap.from_ns, gap.until_ns) == (20 * NS_PER_S, 30 * NS_PER_S)
+    assert "somewhat later" in gap.text
 
 
 def test_a_first_start_has_no_gap() -> None:
