@@ -84,6 +84,9 @@ class Code(IntEnum):
     """Energy expended since the last reset, as the Heart Rate service reports it."""
 
 
+ECG_CODES: Final = frozenset({Code.ECG_ELEC_POTL, Code.ECG_ELEC_POTL_I, Code.ECG_ELEC_POTL_II})
+"""Every code of an ECG voltage."""
+
 LOINC: Final[dict[Code, str]] = {
     Code.ECG_HEART_RATE: "8867-4",
     Code.PULS_OXIM_PULS_RATE: "8867-4",

@@ -11,12 +11,14 @@ from importlib.metadata import version
 
 from drivers.contract import BleLink, SerialLink
 from drivers.model import Event, EventKind
-from gateway import status
+from gateway import budget, status
 from gateway.clock import Clock, SystemClock
 from gateway.conditioner import Conditioner
 from gateway.config import Ack, Config, Device
 from gateway.intake import Intake
 from gateway.journal.entry import Stream
+from gateway.journal.errors import JournalError
+from gateway.journal.eviction import eviction_event
 from gateway.journal.journal import Journal
 from gateway.journal.keys import KEY_FILE, HubKey
 from gateway.journal.scan import Damage
@@ -44,7 +46,8 @@ class App:
         """Opens the journal; nothing runs yet.
 
         Raises:
-            JournalError: the state directory cannot be used.
+            JournalError: the state directory cannot be used, or its disk has too little room for a new journal. On a
+                hub that runs in a home already it is a fault record instead: a shorter buffer is better than none.
         """
         self._config = config
         self._clock = clock or SystemClock()
@@ -53,12 +56,17 @@ class App:
         hub = config.hub
         hub.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         key = HubKey.load_or_create(hub.state_dir / KEY_FILE)
+        directory = hub.state_dir / "journal"
+        self._shortage = budget.disk_shortage(config, directory)
+        if self._shortage and not directory.exists():
+            raise JournalError(self._shortage)
         self._journal = Journal.open(
-            hub.state_dir / "journal",
+            directory,
             hub=hub.id,
             clock=self._clock,
             hub_key=key,
             max_bytes=config.journal.max_bytes,
+            quota_bytes=budget.quota_bytes(config),
         )
         self._intake = Intake(
             self._journal,
@@ -169,6 +177,9 @@ class App:
         )
         for damage in recovery.damage:
             self._journal.append("", self._damaged(damage))
+        if self._shortage:
+            log.warning("%s", self._shortage)
+            self._journal.append("", self._event(EventKind.FAULT, "disk", self._shortage))
         await asyncio.to_thread(self._journal.commit)
 
     def _event(
@@ -182,11 +193,9 @@ class App:
         for damage in self._journal.take_damage():
             yield self._damaged(damage)
         for evicted in self._journal.take_evictions():
-            count = evicted.last_sequence - evicted.first_sequence + 1
-            text = (
-                f"{evicted.stream} {evicted.first_sequence} to {evicted.last_sequence}: disk budget"
-            )
-            yield self._event(EventKind.EVICTED, "budget", text, lost=count)
+            yield eviction_event(evicted, self._clock)
+            # The intake asks for the next one when it has appended this one.
+            self._journal.told(evicted)
 
     def _damaged(self, damage: Damage) -> Event:
         count = damage.last_sequence - damage.first_sequence + 1
@@ -204,7 +213,7 @@ class App:
 
     def snapshot(self) -> Mapping[str, object]:
         """The state of the hub, for `wardlink status`."""
-        reading = self._clock.read()
+        reading, journal = self._clock.read(), self._journal.status()
         return {
             "hub": self._config.hub.id,
             "version": version("wardlink"),
@@ -214,7 +223,8 @@ class App:
             "kernels": IMPLEMENTATION,
             "waiting_records": self._intake.waiting_records,
             "devices": [asdict(supervisor.status()) for supervisor in self._supervisors],
-            "journal": asdict(self._journal.status()),
+            "journal": asdict(journal),
+            "budget": [asdict(left) for left in budget.left(self._config, journal)],
             "uplink": asdict(self._uplink.status()),
             "backlog": {
                 stream.value: self._journal.high_water(stream) - self._journal.acknowledged(stream)

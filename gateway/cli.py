@@ -17,7 +17,7 @@ import drivers
 import gateway
 from drivers import registry
 from drivers.contract import BleLink, Driver
-from gateway import schema, status, view
+from gateway import budget, schema, status, view
 from gateway.clock import SystemClock
 from gateway.config import Config, load
 from gateway.journal.errors import JournalError
@@ -39,7 +39,9 @@ def same_root() -> bool:
 
 
 def _config(path: Path) -> Config:
-    return load(path, registry.all_drivers())
+    config = load(path, registry.all_drivers())
+    budget.check(config)
+    return config
 
 
 def _complain(path: Path, error: ConfigError) -> None:

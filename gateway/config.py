@@ -68,9 +68,11 @@ class Broker:
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """How much disk the store-and-forward buffer may take."""
+    """How much disk the store-and-forward buffer may take, and what must survive in it without a network."""
 
     max_bytes: int = 1_073_741_824
+    vitals_days: int = 1
+    waveform_hours: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,18 @@ JOURNAL_KEYS = (
         integer(33_554_432, 1 << 44, "bytes"),
         "disk space of the store-and-forward buffer",
         1_073_741_824,
+    ),
+    Key(
+        "vitals_days",
+        integer(0, 3650, "days"),
+        "vitals that must survive without a network; refused where max_bytes cannot hold them",
+        1,
+    ),
+    Key(
+        "waveform_hours",
+        integer(0, 87_600, "hours"),
+        "waveform that must survive without a network, beside the vitals",
+        1,
     ),
 )
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from gateway.clock import ClockReading
 from gateway.journal.entry import Batch, Entry, Stream
 from gateway.journal.errors import JournalError
-from gateway.journal.files import Place, places_in, read_segment
+from gateway.journal.files import Place, frames_in, places_in, read_segment
 from gateway.journal.keys import HubKey
 from gateway.journal.pool import Pool
 from gateway.journal.records import decode_batch
@@ -32,6 +32,7 @@ from gateway.journal.segment import (
     new_cipher,
     open_cipher,
 )
+from gateway.journal.state import Evicted
 from gateway.journal.storage import File, Storage
 
 
@@ -129,6 +130,11 @@ class StreamLog:
     def numbers(self) -> list[int]:
         """The numbers of the segments that hold this log."""
         return [place.number for place in self._places]
+
+    @property
+    def bytes_s(self) -> float | None:
+        """What it took on disk in a second of late; None while the open segment is too young to tell."""
+        return self._active.contents.bytes_s() if self._active else None
 
     def read(self, after: int) -> Batch | None:
         """The batch with sequence `after + 1`, or the next one behind it that can be read. None at the end."""
@@ -276,13 +282,20 @@ class StreamLog:
         while len(self._places) > 1 and self._end_of(0) <= acknowledged:
             self._give_back_oldest()
 
-    def evict(self, acknowledged: int) -> tuple[int, int] | None:
-        """Gives the oldest segment up, unless it is the only one. Returns the sequence numbers that it held."""
+    def evict(self, acknowledged: int) -> Evicted | None:
+        """Gives the oldest segment up, unless it is the only one. Returns what it held that was not acknowledged."""
         if len(self._places) < 2:
             return None
-        first, last = self._places[0].first_sequence, self._end_of(0)
+        place, last = self._places[0], self._end_of(0)
+        path, epoch = self._directory / place.name, self._identity.epoch
+        held = frames_in(self._storage, path, self.stream, epoch, place, last + 1)
+        frames = [frame for frame in held if frame.last_sequence > acknowledged]
         self._give_back_oldest()
-        return max(first, acknowledged + 1), last
+        first = max(place.first_sequence, acknowledged + 1)
+        if not frames:
+            return Evicted(self.stream, first, last)
+        begins, ends = frames[0].clock, frames[-1].clock
+        return Evicted(self.stream, first, last, frames[0].boot_id, begins, ends)
 
     def _give_back_oldest(self) -> None:
         with self._lock:
