@@ -17,7 +17,7 @@ import drivers
 import gateway
 from drivers import registry
 from drivers.contract import BleLink, Driver
-from gateway import budget, schema, status, view
+from gateway import budget, cli_journal, schema, status, view
 from gateway.clock import SystemClock
 from gateway.config import Config, load
 from gateway.journal.errors import JournalError
@@ -207,6 +207,11 @@ def show_key(arguments: argparse.Namespace) -> int:
     return OK
 
 
+def journal(arguments: argparse.Namespace) -> int:
+    """Look into the journal, export it, and keep house in it."""
+    raise AssertionError(f"{arguments.subcommand}: the parser calls the row of the subcommand")
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """One subcommand: what it does, and which of the shared options it takes."""
@@ -229,6 +234,7 @@ COMMANDS = (
     Command("drivers", list_drivers, as_json=True),
     Command("check-config", check_config, "the file to check", as_json=True),
     Command("key", show_key, "whose key", as_json=True),
+    Command("journal", journal),
 )
 
 
@@ -270,6 +276,8 @@ def parser() -> argparse.ArgumentParser:
             )
         if row.name in {"check-config", "key"}:
             sub.add_argument("--receiver", action="store_true", help="the file is a receiver's")
+        if row.name == "journal":
+            cli_journal.add_subcommands(sub, DEFAULT_CONFIG)
         if row.name == "check-config":
             sub.add_argument("--schema", action="store_true", help="print the JSON Schema instead")
     return top
