@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway import cli_inspect
+from gateway import cli_inspect, cli_redecode
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ SUBCOMMANDS = (
     Subcommand("list", cli_inspect.list_streams, cli_inspect.place_options, as_json=True),
     Subcommand("verify", cli_inspect.verify, cli_inspect.key_options, as_json=True),
     Subcommand("export", cli_inspect.export, cli_inspect.export_options),
+    Subcommand("redecode", cli_redecode.redecode_journal, cli_redecode.options, as_json=True),
     Subcommand("days", cli_inspect.days, cli_inspect.place_options, as_json=True),
 )
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from drivers.model import Event, EventKind, Observation, Record, SampleArray
+from drivers.model import Event, EventKind, Observation, Raw, Record, SampleArray
 from gateway.clock import ClockReading
 
 
@@ -21,7 +21,7 @@ def stream_of(record: Record) -> Stream:
     match record:
         case Observation(value=SampleArray()):
             return Stream.WAVEFORM
-        case Observation():
+        case Observation() | Raw():
             return Stream.VITALS
         case Event(kind=EventKind.GAP | EventKind.FAULT | EventKind.EVICTED | EventKind.LOST):
             return Stream.ALARM

@@ -238,6 +238,14 @@ class JournalFiles:
                 verdict.damage.append(opened)
                 verdict.records -= frame.count
 
+    def sealed(self, stream: Stream, key: HubKey | None) -> int:
+        """How many frames of a stream this key does not open: they are for another reader, the clinic."""
+        return sum(
+            len(segment.contents.frames)
+            for segment in self.segments(stream)
+            if key is None or self._cipher(stream, segment, key) == "no key"
+        )
+
     def status(self, max_bytes: int) -> JournalStatus:
         """What a running hub would say of itself, as far as its files tell it."""
         streams = []

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from threading import Lock
 
-from drivers.model import Event, Record
+from drivers.model import Observation, Record
 from gateway.clock import Clock, ClockReading
 from gateway.journal.buffer import Buffer, Pending
 from gateway.journal.entry import Batch, Stream, stream_of
@@ -389,7 +389,10 @@ def _check_epoch(directory: Path, storage: Storage, hub: str, state: State | Non
 
 
 def _at_ns(record: Record) -> int:
-    return record.at_ns if isinstance(record, Event) else record.determined_at_ns
+    """0 where the time is one of another boot."""
+    if not isinstance(record, Observation):
+        return record.at_ns
+    return 0 if record.decoded and record.decoded.boot_id else record.determined_at_ns
 
 
 def _note_time(newest_ns: dict[str, int], device: str, at_ns: int) -> None:
