@@ -10,10 +10,12 @@ import pytest
 from drivers.model import Observation
 from gateway import cli
 from gateway.journal.entry import Stream
+from gateway.journal.files import read_segment
 from gateway.journal.inspect import JournalFiles
 from gateway.journal.journal import Journal
 from gateway.journal.keys import HubKey
 from gateway.journal.segment import BLOCK_BYTES
+from gateway.journal.storage import Storage
 from gateway.uplink.fields import loads
 from tests.gateway.journal.builders import SEGMENT, FixedClock, alarm, vital, wave
 
@@ -314,3 +316,21 @@ def test_records_of_version_1_are_read(tmp_path: Path, capsys: pytest.CaptureFix
     assert isinstance(batch.entries[0].record, Observation)
     assert journal.take_damage() == []
     journal.close()
+
+
+def test_a_segment_that_is_used_again_while_it_is_read_is_no_damage(
+    written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = JournalFiles(written)
+    first = written / "waveform" / files.places(Stream.WAVEFORM)[0].name
+
+    def recycle(storage: Storage, path: Path) -> bytes:
+        if path != first:
+            return read_segment(storage, path)
+        if path.exists():
+            path.rename(written / "spare" / "00000001.free")
+        return bytes(SEGMENT)  # what another stream has written into it
+
+    monkeypatch.setattr("gateway.journal.inspect.read_segment", recycle)
+    *_, verdict = files.verify(Stream.WAVEFORM, None)
+    assert verdict.damage == []
