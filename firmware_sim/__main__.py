@@ -34,10 +34,23 @@ def options(argv: list[str]) -> Options:
         help="kill the broker for so long",
     )
     demo.add_argument(
+        "--sealed",
+        action="store_true",
+        help="the hub seals its journal for the clinic, and the receiver has the clinic's key",
+    )
+    demo.add_argument(
         "--keep", type=Path, metavar="DIR", help="leave configuration, logs and lines here"
     )
     read = parser.parse_args(argv)
-    return Options(read.seconds, read.record, read.seed, read.kill_hub, read.stop_broker, read.keep)
+    return Options(
+        read.seconds,
+        read.record,
+        read.seed,
+        read.kill_hub,
+        read.stop_broker,
+        read.keep,
+        read.sealed,
+    )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import random
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,7 +21,8 @@ from gateway.journal.entry import Stream
 from gateway.journal.errors import JournalError
 from gateway.journal.eviction import eviction_event
 from gateway.journal.journal import Journal
-from gateway.journal.keys import KEY_FILE, HubKey
+from gateway.journal.keys import HubKey
+from gateway.journal.readers import choose
 from gateway.journal.scan import Damage
 from gateway.notify import Notifier
 from gateway.signal.jit import IMPLEMENTATION
@@ -55,7 +57,7 @@ class App:
         self._notifier = Notifier()
         hub = config.hub
         hub.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        key = HubKey.load_or_create(hub.state_dir / KEY_FILE)
+        key = HubKey.find(hub.state_dir, os.environ)
         directory = hub.state_dir / "journal"
         self._shortage = budget.disk_shortage(config, directory)
         if self._shortage and not directory.exists():
@@ -67,6 +69,7 @@ class App:
             hub_key=key,
             max_bytes=config.journal.max_bytes,
             quota_bytes=budget.quota_bytes(config),
+            readers=choose(config.journal.readers, key.reader, config.journal.clinic_key_file),
         )
         self._intake = Intake(
             self._journal,

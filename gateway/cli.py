@@ -5,6 +5,7 @@ import asyncio
 import base64
 import json
 import logging
+import os
 import random
 import signal
 import sys
@@ -22,6 +23,7 @@ from gateway.clock import SystemClock
 from gateway.config import Config, load
 from gateway.journal.errors import JournalError
 from gateway.journal.keys import KEY_FILE, HubKey
+from gateway.journal.readers import ClinicKey
 from gateway.receiver.receive import Receiver
 from gateway.receiver.settings import load_receiver
 from gateway.tables import ConfigError
@@ -88,6 +90,7 @@ def receive(arguments: argparse.Namespace) -> int:
         rng=random.SystemRandom(),
         name=config.id,
         sign=key.sign,
+        clinic_key=ClinicKey.load(config.clinic_key_file) if config.clinic_key_file else None,
     )
 
     async def until(stop: asyncio.Event) -> None:
@@ -195,15 +198,33 @@ def _key(state_dir: Path) -> HubKey:
 
 
 def show_key(arguments: argparse.Namespace) -> int:
-    """Print the verify key that the other end needs; makes the keys at the first call."""
+    """Print the public key that the other end needs; makes the keys at the first call."""
+    if arguments.clinic:
+        return _show_clinic_key(arguments)
     if arguments.receiver:
         receiver = load_receiver(arguments.config)
-        name, state_dir = receiver.id, receiver.state_dir
+        name, key = receiver.id, _key(receiver.state_dir)
     else:
         hub = _config(arguments.config).hub
-        name, state_dir = hub.id, hub.state_dir
-    text = base64.b64encode(_key(state_dir).verify_key).decode("ascii")
+        hub.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        name, key = hub.id, HubKey.find(hub.state_dir, os.environ)
+    text = base64.b64encode(key.verify_key).decode("ascii")
     print(json.dumps({"id": name, "verify_key": text}) if arguments.json else text)
+    return OK
+
+
+def _show_clinic_key(arguments: argparse.Namespace) -> int:
+    """What hubs seal their journals for. The private half stays where the receiver is."""
+    receiver = load_receiver(arguments.config)
+    if receiver.clinic_key_file is None:
+        print(
+            f"wardlink: {arguments.config}: there is no receiver.clinic_key_file; say where the"
+            " clinic's key is to be",
+            file=sys.stderr,
+        )
+        return USAGE
+    text = ClinicKey.load_or_create(receiver.clinic_key_file).public_text
+    print(json.dumps({"id": receiver.id, "clinic_key": text}) if arguments.json else text)
     return OK
 
 
@@ -276,6 +297,12 @@ def parser() -> argparse.ArgumentParser:
             )
         if row.name in {"check-config", "key"}:
             sub.add_argument("--receiver", action="store_true", help="the file is a receiver's")
+        if row.name == "key":
+            sub.add_argument(
+                "--clinic",
+                action="store_true",
+                help="of the clinic, by the receiver's file: what hubs seal their journals for",
+            )
         if row.name == "journal":
             cli_journal.add_subcommands(sub, DEFAULT_CONFIG)
         if row.name == "check-config":

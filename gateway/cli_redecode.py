@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 
 from drivers import registry
@@ -11,7 +12,8 @@ from gateway.config import load
 from gateway.journal.entry import Stream
 from gateway.journal.inspect import JournalFiles
 from gateway.journal.journal import FRAME_BYTES, SEGMENT_BYTES, Journal
-from gateway.journal.keys import KEY_FILE, HubKey
+from gateway.journal.keys import HubKey
+from gateway.journal.readers import choose
 from gateway.redecode import Means, redecode
 
 OK, FAILED = 0, 1
@@ -29,7 +31,7 @@ def redecode_journal(arguments: argparse.Namespace) -> int:
     config = load(arguments.config, registry.all_drivers())
     directory = config.hub.state_dir / "journal"
     files = JournalFiles(directory)  # before anything is made: there must be a journal
-    key = HubKey.load_or_create(config.hub.state_dir / KEY_FILE)
+    key = HubKey.find(config.hub.state_dir, os.environ)
     clock = SystemClock()
     means = {device.id: Means(device.driver, device.options) for device in config.devices}
     sealed = files.sealed(Stream.VITALS, key)
@@ -42,6 +44,7 @@ def redecode_journal(arguments: argparse.Namespace) -> int:
             hub_key=key,
             max_bytes=config.journal.max_bytes,
             quota_bytes=budget.quota_bytes(config),
+            readers=choose(config.journal.readers, key.reader, config.journal.clinic_key_file),
             segment_bytes=files.segment_bytes or SEGMENT_BYTES,
         )
     try:

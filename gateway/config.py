@@ -66,13 +66,23 @@ class Broker:
     window_bytes: int = 131_072
 
 
+class Readers(StrEnum):
+    """Who can open the journal."""
+
+    HUB = "hub"
+    HUB_AND_CLINIC = "hub+clinic"
+    CLINIC = "clinic"
+
+
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """How much disk the store-and-forward buffer may take, and what must survive in it without a network."""
+    """How much disk the buffer may take, what must survive in it without a network, and who can open it."""
 
     max_bytes: int = 1_073_741_824
     vitals_days: int = 1
     waveform_hours: int = 1
+    readers: Readers = Readers.HUB
+    clinic_key_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,26 +185,37 @@ BROKER_KEYS = (
         131_072,
     ),
 )
-JOURNAL_KEYS = (
-    Key(
-        "max_bytes",
-        integer(33_554_432, 1 << 44, "bytes"),
-        "disk space of the store-and-forward buffer",
-        1_073_741_824,
-    ),
-    Key(
-        "vitals_days",
-        integer(0, 3650, "days"),
-        "vitals that must survive without a network; refused where max_bytes cannot hold them",
-        1,
-    ),
-    Key(
-        "waveform_hours",
-        integer(0, 87_600, "hours"),
-        "waveform that must survive without a network, beside the vitals",
-        1,
-    ),
-)
+
+
+def journal_keys(folder: Path) -> tuple[Key, ...]:
+    """The keys of [journal]."""
+    return (
+        Key(
+            "max_bytes",
+            integer(33_554_432, 1 << 44, "bytes"),
+            "disk space of the store-and-forward buffer",
+            1_073_741_824,
+        ),
+        Key(
+            "vitals_days",
+            integer(0, 3650, "days"),
+            "vitals that must survive without a network; refused where max_bytes cannot hold them",
+            1,
+        ),
+        Key(
+            "waveform_hours",
+            integer(0, 87_600, "hours"),
+            "waveform that must survive without a network, beside the vitals",
+            1,
+        ),
+        Key(
+            "readers",
+            one_of(Readers),
+            'who can open what is written from now on; "clinic" alone seals it: a stolen hub tells nothing',
+            Readers.HUB,
+        ),
+        Key("clinic_key_file", file(folder), "the clinic's public key: `wardlink key --clinic`"),
+    )
 
 
 def device_keys(folder: Path, driver: Driver | None) -> tuple[Key, ...]:
@@ -292,6 +313,16 @@ def _receivers(reader: Reader, table: Mapping[str, object]) -> Mapping[str, str]
     }
 
 
+def _journal(reader: Reader, root: Mapping[str, object], folder: Path) -> Journal | None:
+    table = reader.table(root.get("journal", {}), "journal") or {}
+    values = reader.values(table, "journal", journal_keys(folder))
+    if values["readers"] is not Readers.HUB and "clinic_key_file" not in table:
+        reader.fault(
+            "journal.clinic_key_file", "nothing", "the clinic's public key, as it is a reader"
+        )
+    return build(Journal, reader, values)
+
+
 def _device(
     reader: Reader, value: object, at: str, drivers: Mapping[str, Driver], folder: Path
 ) -> Device | None:
@@ -356,8 +387,7 @@ def load(source: Path, drivers: Mapping[str, Driver]) -> Config:
         else None
     )
     broker = read_broker(reader, root, folder)
-    journal_table = reader.table(root.get("journal", {}), "journal")
-    journal = build(Journal, reader, reader.values(journal_table or {}, "journal", JOURNAL_KEYS))
+    journal = _journal(reader, root, folder)
     delivery = reader.table(root.get("delivery", {}), "delivery") or {}
     ack = reader.values(delivery, "delivery", DELIVERY_KEYS, nested=("receivers",))["ack"]
     receivers = _receivers(reader, delivery)

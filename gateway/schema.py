@@ -7,10 +7,10 @@ from drivers.contract import Driver
 from gateway.config import (
     BROKER_KEYS,
     DELIVERY_KEYS,
-    JOURNAL_KEYS,
     VERIFY_KEY,
     device_keys,
     hub_keys,
+    journal_keys,
     tls_keys,
 )
 from gateway.receiver.settings import receiver_keys
@@ -42,7 +42,7 @@ def hub_schema(drivers: Mapping[str, Driver]) -> dict[str, object]:
             "hub": schema_of(hub_keys(here)),
             "broker": _broker_schema(),
             "delivery": schema_of(DELIVERY_KEYS, {"receivers": receivers}),
-            "journal": schema_of(JOURNAL_KEYS),
+            "journal": schema_of(journal_keys(here)),
             "device": {"type": "array", "items": {"oneOf": devices}},
         },
     )

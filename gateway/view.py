@@ -33,7 +33,9 @@ def state(snapshot: Mapping[str, Any]) -> str:
         f"hub {snapshot['hub']}  wardlink {snapshot['version']}  data {snapshot['mode']}"
         f"  clock {snapshot['clock']['state']}  kernels {snapshot['kernels']}"
     )
-    parts = [head, _devices(snapshot["devices"], now_ns), _uplink(snapshot)]
+    journal = snapshot["journal"]
+    keys = f"journal key {journal['key_kind']}  readers {journal['readers']}"
+    parts = [f"{head}\n{keys}", _devices(snapshot["devices"], now_ns), _uplink(snapshot)]
     return "\n\n".join([*parts, room(snapshot["budget"])])
 
 

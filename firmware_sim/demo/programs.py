@@ -66,6 +66,26 @@ def write_key(config: Path, name: str, verify_key: str) -> None:
     config.write_text(line.sub(f'{name} = "{verify_key}"', text), encoding="utf-8")
 
 
+async def seal(config: Path, receiving: Path) -> None:
+    """Makes the clinic's key at the receiver, and has the hub seal its journal for it."""
+    _set(receiving, "clinic_key_file", "clinic.key")
+    public = config.parent / "clinic.pub"
+    public.write_text(await _key(receiving, "--clinic"), encoding="ascii")
+    _set(config, "clinic_key_file", public.name)
+    _set(config, "readers", "clinic")
+
+
+def _set(config: Path, key: str, value: str) -> None:
+    """Gives a key of the example another value; one that is commented out counts from now on."""
+    text = config.read_text(encoding="utf-8")
+    changed, count = re.subn(
+        rf'^(?:# )?{key} = ".*"$', f'{key} = "{value}"', text, flags=re.MULTILINE
+    )
+    if count != 1:
+        raise ProgramError(f"{config}: got {count} lines for {key}, expected one")
+    config.write_text(changed, encoding="utf-8")
+
+
 class Program:
     """One program, its log in a file."""
 
@@ -134,14 +154,21 @@ class Program:
 
 async def verify_key(config: Path, *options: str) -> str:
     """The verify key that `wardlink key` prints."""
+    key = await _key(config, *options)
+    if len(base64.b64decode(key)) != 32:
+        raise ProgramError(f"wardlink key: got {key!r}, expected 32 bytes in base64")
+    return key
+
+
+async def _key(config: Path, *options: str) -> str:
+    """What `wardlink key` prints."""
     process = await asyncio.create_subprocess_exec(
         *WARDLINK, "key", "--config", str(config), *options, stdout=asyncio.subprocess.PIPE
     )
     out, _ = await process.communicate()
-    key = out.decode("ascii").strip()
-    if process.returncode != 0 or len(base64.b64decode(key)) != 32:
-        raise ProgramError(f"wardlink key: got status {process.returncode} and {key!r}")
-    return key
+    if process.returncode != 0:
+        raise ProgramError(f"wardlink key: got status {process.returncode}, expected 0")
+    return out.decode("ascii").strip()
 
 
 def broker(folder: Path, port: int) -> Program:

@@ -51,6 +51,7 @@ class Options:
     kill_hub: bool = False
     stop_broker_s: float = 0.0
     keep: Path | None = None
+    sealed: bool = False
 
 
 def source(options: Options) -> Source:
@@ -88,6 +89,8 @@ class World:
         programs.write_key(receiving, "demo-hub", await programs.verify_key(config))
         key = await programs.verify_key(receiving, "--receiver")
         programs.write_key(config, "demo-receiver", key)
+        if self._options.sealed:
+            await programs.seal(config, receiving)
         async with PrivateBus(self._folder) as bus, VirtualBluez(bus.address) as bluez:
             device = bluez.add_device(STRAP_ADDRESS, "Strap", self._strap)
             await device.appear()

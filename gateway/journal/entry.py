@@ -29,6 +29,13 @@ def stream_of(record: Record) -> Stream:
             return Stream.AUDIT
 
 
+def at_ns(record: Record) -> int:
+    """When it happened, in CLOCK_BOOTTIME of its batch; 0 where its time is one of another boot."""
+    if not isinstance(record, Observation):
+        return record.at_ns
+    return 0 if record.decoded and record.decoded.boot_id else record.determined_at_ns
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A record with its identity. `device` is "" for a record about the hub itself.
@@ -69,3 +76,28 @@ class Batch:
     def last_sequence(self) -> int:
         """The sequence number of the last entry."""
         return self.entries[-1].sequence
+
+
+@dataclass(frozen=True, slots=True)
+class SealedBatch(Batch):
+    """A batch that only the clinic can open: it has no entries here, and goes on its way as it lies on the disk.
+
+    Attributes:
+        span: the first and the last sequence number.
+        header: the segment header that its data key is wrapped in, without padding.
+        frame: the frame, without padding.
+    """
+
+    span: tuple[int, int]
+    header: bytes
+    frame: bytes
+
+    @property
+    def first_sequence(self) -> int:
+        """The sequence number of the first entry."""
+        return self.span[0]
+
+    @property
+    def last_sequence(self) -> int:
+        """The sequence number of the last entry."""
+        return self.span[1]

@@ -262,4 +262,4 @@ class JournalFiles:
                 )
             )
         size = sum(stream.size_bytes for stream in streams)
-        return JournalStatus(self.epoch, "", "", size, max_bytes, 0, tuple(streams))
+        return JournalStatus(self.epoch, "", "", "", size, max_bytes, 0, tuple(streams))

@@ -13,16 +13,18 @@ from functools import partial
 from pathlib import Path
 from threading import Lock
 
-from drivers.model import Observation, Record
+from drivers.model import Record
 from gateway.clock import Clock, ClockReading
+from gateway.journal.access import Access
 from gateway.journal.buffer import Buffer, Pending
-from gateway.journal.entry import Batch, Stream, stream_of
+from gateway.journal.entry import Batch, Stream, at_ns, stream_of
 from gateway.journal.errors import JournalError, JournalFull
 from gateway.journal.eviction import Evictions
 from gateway.journal.files import newest_header
 from gateway.journal.keys import HubKey
 from gateway.journal.log import Identity, StreamLog
 from gateway.journal.pool import Pool
+from gateway.journal.readers import Reader
 from gateway.journal.records import OVERHEAD, encode_entry
 from gateway.journal.scan import Damage
 from gateway.journal.segment import ALGORITHMS, BLOCK_BYTES, FRAME_OVERHEAD, cpu_algorithm
@@ -62,7 +64,7 @@ class Journal:
         *,
         hub: str,
         clock: Clock,
-        hub_key: HubKey,
+        access: Access,
         max_bytes: int,
         quota_bytes: Mapping[Stream, int],
         storage: Storage,
@@ -72,7 +74,7 @@ class Journal:
         """Recovers what is there; `open` has taken the lock."""
         self._clock = clock
         self._hub = hub
-        self._key = hub_key
+        self._access = access
         self._max_bytes = max_bytes
         self._segment_bytes = segment_bytes
         self._lock_file = lock_file
@@ -93,7 +95,7 @@ class Journal:
                 stream,
                 directory / stream,
                 identity,
-                key=hub_key,
+                access=access,
                 storage=storage,
                 pool=self._pool,
                 lock=self._lock,
@@ -120,6 +122,7 @@ class Journal:
         hub_key: HubKey,
         max_bytes: int,
         quota_bytes: Mapping[Stream, int] = NO_QUOTA,
+        readers: tuple[Reader, ...] = (),
         storage: Storage = DISK,
         segment_bytes: int = SEGMENT_BYTES,
         entropy: Callable[[int], bytes] = os.urandom,
@@ -130,6 +133,7 @@ class Journal:
             directory: its parent exists.
             max_bytes: what all segment files together may take on disk.
             quota_bytes: what is promised to a stream: above it, it gives way to others.
+            readers: who can open new segments, the hub alone if none; without the hub the journal is sealed.
             segment_bytes: whole blocks of 4 KiB.
             entropy: makes keys, nonces and the epoch; gives as many random bytes as asked for.
 
@@ -152,7 +156,7 @@ class Journal:
                 lock_file,
                 hub=hub,
                 clock=clock,
-                hub_key=hub_key,
+                access=Access(hub_key, readers),
                 max_bytes=max_bytes,
                 quota_bytes=quota_bytes,
                 storage=storage,
@@ -177,7 +181,7 @@ class Journal:
             self._evictions.recover(stream, acknowledged[stream])
             for batch in log.tail(self._clock.boot_id, RECOVER_SEGMENTS):
                 for entry in batch.entries:
-                    _note_time(self._last_ns, entry.device, _at_ns(entry.record))
+                    _note_time(self._last_ns, entry.device, at_ns(entry.record))
         self._pool.recover({(log.stream, n) for log in self._logs.values() for n in log.numbers})
         self._cursor.write(acknowledged)
         frames = [log.last_frame for log in self._logs.values() if log.last_frame]
@@ -200,7 +204,7 @@ class Journal:
             JournalError: the record cannot be encoded, or is larger than a frame; nothing was taken.
         """
         self._check_open()
-        item = Pending(device, _at_ns(record), encode_entry(device, subject, record))
+        item = Pending(device, at_ns(record), encode_entry(device, subject, record))
         return self._buffer.add(stream_of(record), item)
 
     @property
@@ -251,7 +255,8 @@ class Journal:
     def read(self, stream: Stream, after: int) -> Batch | None:
         """The batch with sequence `after + 1`, or the next readable one behind it. None when there is none yet.
 
-        What it passes over comes out of `take_damage` or `take_evictions`. Only durable records are handed out.
+        What it passes over comes out of `take_damage` or `take_evictions`. Only durable records are handed out; what
+        only the clinic can open comes as a SealedBatch.
         """
         return self._logs[stream].read(after)
 
@@ -315,14 +320,15 @@ class Journal:
                 self._cursor.acknowledged[stream],
                 len(log.numbers) * self._segment_bytes,
                 len(log.numbers),
-                log.bytes_s,
+                log.recent.bytes_s() if log.recent else None,
             )
             for stream, log in self._logs.items()
         )
         return JournalStatus(
             epoch=self.epoch,
             algorithm=ALGORITHMS[self._identity.algorithm],
-            key_kind=self._key.kind,
+            key_kind=self._access.key.kind,
+            readers=self._access.names,
             size_bytes=self._pool.files * self._segment_bytes,
             max_bytes=self._max_bytes,
             pending_bytes=self._buffer.size_bytes,
@@ -386,13 +392,6 @@ def _check_epoch(directory: Path, storage: Storage, hub: str, state: State | Non
             " set hub.id back, or move the directory away"
         )
     return epoch
-
-
-def _at_ns(record: Record) -> int:
-    """0 where the time is one of another boot."""
-    if not isinstance(record, Observation):
-        return record.at_ns
-    return 0 if record.decoded and record.decoded.boot_id else record.determined_at_ns
 
 
 def _note_time(newest_ns: dict[str, int], device: str, at_ns: int) -> None:

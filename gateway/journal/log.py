@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
-
 from gateway.clock import ClockReading
-from gateway.journal.entry import Batch, Entry, Stream
+from gateway.journal.access import Access, Opened
+from gateway.journal.entry import Batch, Entry, SealedBatch, Stream
 from gateway.journal.errors import JournalError
 from gateway.journal.files import Place, frames_in, places_in, read_segment
-from gateway.journal.keys import HubKey
 from gateway.journal.pool import Pool
 from gateway.journal.records import decode_batch
 from gateway.journal.scan import Contents, Damage, DamageNotes, scan
@@ -29,8 +27,7 @@ from gateway.journal.segment import (
     SegmentHeader,
     frame_size,
     frame_tag,
-    new_cipher,
-    open_cipher,
+    unpadded,
 )
 from gateway.journal.state import Evicted
 from gateway.journal.storage import File, Storage
@@ -80,7 +77,7 @@ class StreamLog:
         directory: Path,
         identity: Identity,
         *,
-        key: HubKey,
+        access: Access,
         storage: Storage,
         pool: Pool,
         lock: Lock,
@@ -89,8 +86,7 @@ class StreamLog:
         self.stream = stream
         self._directory = directory
         self._identity = identity
-        self._key = key
-        self._readers: tuple[X25519PublicKey, ...] = (key.public,)
+        self._access = access
         self._storage = storage
         self._pool = pool
         self._lock = lock
@@ -99,11 +95,13 @@ class StreamLog:
         self._active: _Active | None = None
         self._last_tag = bytes(TAG_BYTES)
         self._scanned: tuple[Place, Contents] | None = None
-        self._opened: tuple[Place, Cipher] | None = None
+        self._opened: tuple[Place, Opened] | None = None
         self.damage = DamageNotes(lock)
         """What was found unreadable."""
         self.high_water = 0
         """The last durable sequence number."""
+        self.recent: Contents | None = None
+        """What this process wrote last: it tells the present rate."""
         self.last_frame: FrameHeader | None = None
         """The newest whole frame."""
 
@@ -130,11 +128,6 @@ class StreamLog:
     def numbers(self) -> list[int]:
         """The numbers of the segments that hold this log."""
         return [place.number for place in self._places]
-
-    @property
-    def bytes_s(self) -> float | None:
-        """What it took on disk in a second of late; None while the open segment is too young to tell."""
-        return self._active.contents.bytes_s() if self._active else None
 
     def read(self, after: int) -> Batch | None:
         """The batch with sequence `after + 1`, or the next one behind it that can be read. None at the end."""
@@ -201,6 +194,7 @@ class StreamLog:
         if active is None or not active.fits(chunks[0]):
             self.seal()
             active = self._active = self._new_segment(reading, make_room)
+            self.recent = active.contents
         frames: list[FrameHeader] = []
         tag, sequence = self._last_tag, self.high_water + 1
         for chunk in chunks:
@@ -250,7 +244,7 @@ class StreamLog:
             boot_id=identity.boot_id,
             clock=reading,
         )
-        cipher, block = new_cipher(header, self._readers, self._entropy)
+        cipher, block = self._access.new_segment(header, self._entropy)
         try:
             file = self._storage.open(spare)
             try:
@@ -333,38 +327,50 @@ class StreamLog:
 
     def _open(self, place: Place, frame: FrameHeader) -> Batch | None:
         """A frame's batch, or None after noting why not."""
-        identity = self._identity
         try:
             with self._storage.open(self._directory / place.name) as file:
-                cipher = self._cipher(place, file)
-                plaintext = cipher.open(frame, file.pread(frame.size, frame.offset))
-            entries = decode(plaintext, frame)
+                opened = self._opened_segment(place, file)
+                return self._batch(opened, frame, file.pread(frame.size, frame.offset))
         except JournalError as error:
             reason = str(error)
         except OSError as error:
             if error.errno not in {errno.EIO, errno.ENOENT}:
                 raise JournalError(f"journal {self.stream}: cannot read: {error}") from error
             reason = "unreadable"
-        else:
-            epoch = identity.epoch.hex()
-            return Batch(identity.hub, self.stream, epoch, frame.boot_id, frame.clock, entries)
         if self._holds(place):
             self.damage.note(Damage(self.stream, frame.first_sequence, frame.last_sequence, reason))
         return None
 
-    def _cipher(self, place: Place, file: File) -> Cipher:
+    def _batch(self, opened: Opened, frame: FrameHeader, data: bytes) -> Batch:
+        identity = self._identity
+        epoch = identity.epoch.hex()
+        if opened.cipher is not None:
+            entries = decode(opened.cipher.open(frame, data), frame)
+            return Batch(identity.hub, self.stream, epoch, frame.boot_id, frame.clock, entries)
+        return SealedBatch(
+            identity.hub,
+            self.stream,
+            epoch,
+            frame.boot_id,
+            frame.clock,
+            entries=(),
+            span=(frame.first_sequence, frame.last_sequence),
+            header=opened.sealed,
+            frame=unpadded(frame, data),
+        )
+
+    def _opened_segment(self, place: Place, file: File) -> Opened:
         active, opened = self._active, self._opened
-        if active and active.place == place:
-            return active.cipher
+        if active and active.place == place and not self._access.is_sealed:
+            return Opened(active.cipher.header, active.cipher)
         if opened and opened[0] == place:
             return opened[1]
         try:
-            cipher = open_cipher(file.pread(BLOCK_BYTES, 0), self._key)
+            found = self._access.open(file.pread(BLOCK_BYTES, 0))
         except (JournalError, OSError):
-            cipher = open_cipher(
-                file.pread(BLOCK_BYTES, self._identity.segment_bytes - BLOCK_BYTES), self._key
-            )
-        header, identity = cipher.header, self._identity
+            copy = file.pread(BLOCK_BYTES, self._identity.segment_bytes - BLOCK_BYTES)
+            found = self._access.open(copy)
+        header, identity = found.header, self._identity
         mine = identity.hub, self.stream, identity.epoch, place.number, place.first_sequence
         if (
             header.hub,
@@ -374,8 +380,8 @@ class StreamLog:
             header.first_sequence,
         ) != mine:
             raise JournalError("header")
-        self._opened = place, cipher
-        return cipher
+        self._opened = place, found
+        return found
 
 
 def decode(plaintext: bytes, frame: FrameHeader) -> tuple[Entry, ...]:

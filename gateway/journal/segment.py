@@ -4,6 +4,7 @@ Two things guard a frame. Its checksums find accidents without any key, so the e
 process that cannot read it. Its AEAD tag finds everything else: a flip, a swap, a splice.
 """
 
+import hashlib
 import struct
 import zlib
 from collections.abc import Callable
@@ -11,13 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from gateway.clock import ClockReading, ClockState
 from gateway.journal.entry import Stream
 from gateway.journal.errors import JournalError
-from gateway.journal.keys import SUITE_X25519, HubKey, recipient_id, wrap
+from gateway.journal.readers import Opener, Reader
 
 VERSION = 1
 BLOCK_BYTES = 4096
@@ -185,11 +185,20 @@ def _text(raw: bytes) -> str:
 
 def pack_header(header: SegmentHeader, recipients: tuple[Recipient, ...]) -> bytes:
     """The block that stands first and, as a copy, last in a segment."""
-    core = header.core()
-    body = core + bytes([len(recipients)])
+    return pack_body(header_body(header, recipients))
+
+
+def header_body(header: SegmentHeader, recipients: tuple[Recipient, ...]) -> bytes:
+    """A segment header without padding and checksum."""
+    body = header.core() + bytes([len(recipients)])
     for recipient in recipients:
         body += _RECIPIENT.pack(recipient.suite, recipient.id, len(recipient.wrapped))
         body += recipient.wrapped
+    return body
+
+
+def pack_body(body: bytes) -> bytes:
+    """The block of a segment header's body."""
     room = BLOCK_BYTES - _CRC.size
     if len(body) > room:
         raise JournalError(f"segment header: got {len(body)} bytes, expected at most {room}")
@@ -310,16 +319,21 @@ class Cipher:
 
     def open(self, header: FrameHeader, frame: bytes) -> bytes:
         """The plaintext. Raises JournalError unless every bit of the frame is as it was written."""
-        end = FRAME_OVERHEAD + header.length
-        if not body_is_whole(header, frame):
-            raise JournalError("checksum")
-        if frame[end:].strip(b"\0"):
-            raise JournalError("padding")
+        body = unpadded(header, frame)[FRAME_HEADER_BYTES:]
         try:
-            body = frame[FRAME_HEADER_BYTES:end]
             return self._aead.decrypt(self._nonce(header), body, self._associated(header))
         except InvalidTag as error:
             raise JournalError("authentication") from error
+
+
+def unpadded(header: FrameHeader, frame: bytes) -> bytes:
+    """A frame as far as it says anything. Raises JournalError when an accident befell it."""
+    end = FRAME_OVERHEAD + header.length
+    if not body_is_whole(header, frame):
+        raise JournalError("checksum")
+    if frame[end:].strip(b"\0"):
+        raise JournalError("padding")
+    return frame[:end]
 
 
 def frame_tag(header: FrameHeader, frame: bytes) -> bytes:
@@ -329,30 +343,48 @@ def frame_tag(header: FrameHeader, frame: bytes) -> bytes:
 
 
 def new_cipher(
-    header: SegmentHeader, readers: tuple[X25519PublicKey, ...], entropy: Callable[[int], bytes]
+    header: SegmentHeader, readers: tuple[Reader, ...], entropy: Callable[[int], bytes]
 ) -> tuple[Cipher, bytes]:
     """A fresh data key for a new segment, and the header block that wraps it for its readers."""
-    data_key = entropy(KEY_BYTES)
-    info = _info(header)
-    recipients = tuple(
-        Recipient(SUITE_X25519, recipient_id(reader), wrap(data_key, reader, info))
-        for reader in readers
+    cipher = Cipher(header, entropy(KEY_BYTES))
+    return cipher, pack_header(header, wrap_for(cipher, readers))
+
+
+def wrap_for(cipher: Cipher, readers: tuple[Reader, ...]) -> tuple[Recipient, ...]:
+    """A segment's data key, wrapped for each reader. It opens for that segment only."""
+    info = _info(cipher.header)
+    return tuple(
+        Recipient(reader.suite, reader.id, reader.wrap(cipher.data_key, info)) for reader in readers
     )
-    return Cipher(header, data_key), pack_header(header, recipients)
 
 
-def open_cipher(block: bytes, key: HubKey) -> Cipher:
-    """The cipher of an existing segment. Raises JournalError when this hub cannot open it."""
+def open_cipher(block: bytes, key: Opener) -> Cipher:
+    """The cipher of an existing segment. Raises JournalError when this key cannot open it."""
     parsed = parse_header(block)
     if parsed is None:
         raise JournalError("header")
-    header, recipients = parsed
+    return unwrap_cipher(*parsed, key)
+
+
+def unwrap_cipher(header: SegmentHeader, recipients: tuple[Recipient, ...], key: Opener) -> Cipher:
+    """As `open_cipher`, from a header that was parsed."""
     for recipient in recipients:
-        if recipient.suite == SUITE_X25519 and recipient.id == key.id:
+        if is_for(recipient, key.reader):
             data_key = key.unwrap(recipient.wrapped, _info(header))
             if len(data_key) == KEY_BYTES:
                 return Cipher(header, data_key)
     raise JournalError("no key")
+
+
+def key_statement(cipher: Cipher) -> bytes:
+    """What a hub signs about a segment: that it chose this data key for it. Tells nothing about the key."""
+    commitment = hashlib.sha256(b"wardlink data key\0" + cipher.data_key).digest()
+    return b"wardlink segment\0" + cipher.header.core() + commitment
+
+
+def is_for(recipient: Recipient, reader: Reader) -> bool:
+    """Whether a wrapped key is meant for a reader."""
+    return (recipient.suite, recipient.id) == (reader.suite, reader.id)
 
 
 def _info(header: SegmentHeader) -> bytes:

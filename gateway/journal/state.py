@@ -65,11 +65,17 @@ class StreamStatus:
 
 @dataclass(frozen=True, slots=True)
 class JournalStatus:
-    """The journal in figures. `size_bytes` includes spare files."""
+    """The journal in figures. `size_bytes` includes spare files.
+
+    Attributes:
+        key_kind: where the hub's key came from: "credential", "file", "memory".
+        readers: who can open new segments: "hub", "hub+clinic", "clinic".
+    """
 
     epoch: str
     algorithm: str
     key_kind: str
+    readers: str
     size_bytes: int
     max_bytes: int
     pending_bytes: int

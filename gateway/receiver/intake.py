@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gateway.clock import Clock
-from gateway.journal.entry import Stream
-from gateway.receiver.ledger import Gap, Key, Ledger, Span, Taken
+from gateway.journal.entry import Batch, Stream
+from gateway.journal.readers import Opener
+from gateway.receiver.ledger import Cause, Gap, Key, Ledger, Span, Taken
 from gateway.uplink.fields import Json, PayloadError
 from gateway.uplink.notice import Heartbeat, HubStatus
 from gateway.uplink.payload import Message, decode, entry_fields, iso_time
 from gateway.uplink.receipt import Receipt
+from gateway.uplink.sealed import DamagedError, NoKeyError, Unsealer, is_sealed
 from gateway.uplink.signature import Doubt, VerifyKeys
 from gateway.uplink.wire import Incoming
 
@@ -30,6 +32,10 @@ class Rejection(StrEnum):
     MALFORMED = "malformed"
     DISAGREES = "disagrees"
     """The payload says another hub or stream than its topic."""
+    NO_KEY = "no_key"
+    """Sealed for another clinic, or there is no clinic's key here: give the receiver that key, and it comes again."""
+    UNREADABLE = "unreadable"
+    """Sealed for this clinic, sent by its hub, and not what that hub sealed: it was changed on the hub's disk."""
     STALE = "stale"
     """From below the floor of its track: whether it is a repeat cannot be told any more."""
 
@@ -69,8 +75,17 @@ class Intake:
     """Turns messages into lines by a ledger."""
 
     def __init__(
-        self, tenant: str, keys: Mapping[str, str], ledger: Ledger, clock: Clock, *, grace_s: float
+        self,
+        tenant: str,
+        keys: Mapping[str, str],
+        ledger: Ledger,
+        clock: Clock,
+        *,
+        grace_s: float,
+        clinic_key: Opener | None = None,
     ) -> None:
+        """Takes the clinic's key for hubs whose journal is sealed."""
+        self._unsealer = Unsealer(clinic_key)
         self._tenant = tenant
         self._keys = VerifyKeys(keys)
         self._epochs: dict[str, str] = {}
@@ -101,6 +116,8 @@ class Intake:
             return [self._rejected_line(message, rejected.reason, rejected.text)]
         except PayloadError as error:
             return [self._rejected_line(message, Rejection.MALFORMED, str(error))]
+        except NoKeyError as error:
+            return [self._rejected_line(message, Rejection.NO_KEY, str(error))]
 
     def due(self) -> list[Json]:
         """Lines for the gaps whose grace is over."""
@@ -150,15 +167,20 @@ class Intake:
         if kind not in set(Stream):
             expected = "a stream, status or heartbeat"
             raise _Rejected(Rejection.TOPIC, f"topic: got kind {kind[:48]!r}, expected {expected}")
-        decoded = decode(message.payload)
-        batch = decoded.batch
-        _agree("hub", batch.hub, hub)
-        _agree("stream", batch.stream, kind)
-        self._heard(hub, batch.epoch)
-        key = Key(hub, batch.stream, batch.epoch)
-        span = Span(batch.first_sequence, batch.last_sequence)
-        taken = self._ledger.receive(key, span, self._clock.boottime_ns())
-        self._repeats += taken.repeats
+        try:
+            decoded = (
+                self._unsealer.open(message.payload, self._keys.of(hub))
+                if is_sealed(message.payload)
+                else decode(message.payload)
+            )
+        except DamagedError as error:
+            taken = self._taken(error.batch, hub, kind)
+            # The hub has nothing better: named once, so that it need not be sent for ever.
+            key = Key(hub, error.batch.stream, error.batch.epoch)
+            lost = [Gap(key, span, Cause.UNREADABLE) for span in taken.new]
+            rejected = self._rejected_line(message, Rejection.UNREADABLE, str(error))
+            return [rejected, *self._gaps([*lost, *taken.gaps])]
+        taken = self._taken(decoded.batch, hub, kind)
         lines = self._entry_lines(decoded, taken)
         self._entries += len(lines)
         lines.extend(self._gaps(taken.gaps))
@@ -166,6 +188,17 @@ class Intake:
             text = f"{taken.stale} entries from below the oldest gap kept"
             lines.append(self._rejected_line(message, Rejection.STALE, text))
         return lines
+
+    def _taken(self, batch: Batch, hub: str, kind: str) -> Taken:
+        """Which entries of a batch are new, once it agrees with its topic."""
+        _agree("hub", batch.hub, hub)
+        _agree("stream", batch.stream, kind)
+        self._heard(hub, batch.epoch)
+        key = Key(hub, batch.stream, batch.epoch)
+        span = Span(batch.first_sequence, batch.last_sequence)
+        taken = self._ledger.receive(key, span, self._clock.boottime_ns())
+        self._repeats += taken.repeats
+        return taken
 
     def _entry_lines(self, message: Message, taken: Taken) -> list[Json]:
         batch, received = message.batch, self._received()

@@ -58,6 +58,8 @@ class Cause(StrEnum):
     """The hub's heartbeat says that the broker has them."""
     ROLLBACK = "rollback"
     """The hub's journal reaches less far than its earlier heartbeat: its tail was cut off."""
+    UNREADABLE = "unreadable"
+    """They came, sealed, and do not open: what the hub's disk says is not what was written there. Final."""
     TOO_MANY = "too_many"
     """More holes than can be kept: this one is final, what comes of it later is not taken."""
 

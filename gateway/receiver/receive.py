@@ -13,6 +13,7 @@ from pathlib import Path
 
 from gateway.clock import Clock
 from gateway.config import Broker
+from gateway.journal.readers import Opener
 from gateway.receiver.intake import Intake, Report
 from gateway.receiver.store import Lines, load, save
 from gateway.uplink.paho_wire import PahoWire
@@ -95,6 +96,7 @@ class Receiver:
         rng: random.Random,
         name: str = "",
         sign: Callable[[bytes], bytes] | None = None,
+        clinic_key: Opener | None = None,
         grace_s: float = 5.0,
         timing: Timing | None = None,
     ) -> None:
@@ -103,6 +105,7 @@ class Receiver:
         Args:
             name: the receiver's, on its receipts.
             sign: its signature; without it no receipts are given.
+            clinic_key: opens what hubs sealed for it.
 
         Raises:
             OSError: a file cannot be used.
@@ -124,7 +127,9 @@ class Receiver:
         self._state_file = state_file
         self._lines = Lines(lines_file)
         self._ledger = load(state_file, self._lines, clock.boottime_ns())
-        self._intake = Intake(tenant, keys, self._ledger, clock, grace_s=grace_s)
+        self._intake = Intake(
+            tenant, keys, self._ledger, clock, grace_s=grace_s, clinic_key=clinic_key
+        )
         self._saved_ns = self._given_ns = clock.boottime_ns()
         self.is_connected = False
 

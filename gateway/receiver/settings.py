@@ -18,6 +18,7 @@ class ReceiverConfig:
     output_file: Path
     broker: Broker
     hubs: Mapping[str, str]
+    clinic_key_file: Path | None = None
 
 
 def receiver_keys(folder: Path) -> tuple[Key, ...]:
@@ -32,6 +33,11 @@ def receiver_keys(folder: Path) -> tuple[Key, ...]:
             required=True,
         ),
         Key("output_file", path(folder), "JSON lines, appended", required=True),
+        Key(
+            "clinic_key_file",
+            path(folder),
+            "the clinic's private key, which opens what hubs seal; `wardlink key --clinic` makes it",
+        ),
     )
 
 

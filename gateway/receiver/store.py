@@ -136,6 +136,8 @@ def _replay(ledger: Ledger, line: Fields, now_ns: int) -> None:
         case "gap":
             span = Span(line.integer("first", least=1), line.integer("last", least=1))
             key, cause = _key(line), line.choice("cause", Cause)
+            if cause is Cause.UNREADABLE:
+                ledger.receive(key, span, now_ns)
             if cause is Cause.TAIL:
                 ledger.heartbeat(key, ledger.track(key).claimed, span.last, now_ns)
             if cause in {Cause.SEQUENCE, Cause.TAIL}:

@@ -2,14 +2,20 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Iterator
 from typing import Protocol
 
-from gateway.journal.entry import Batch, Stream
+from gateway.journal.entry import Batch, SealedBatch, Stream
 from gateway.uplink.outbound import Flight, Outbound
 from gateway.uplink.payload import MAX_PAYLOAD_BYTES, Slice, slices
 from gateway.uplink.receipt import Held
 from gateway.uplink.release import Release
+from gateway.uplink.sealed import sealed_slice
 from gateway.uplink.status import StreamStatus
+
+UNRECEIPTED_MOST = 16_384
+"""Entries of a stream that may be without a receipt, alarms apart: some megabytes, and more than a receiver takes in
+the second between two receipts. What waits beyond waits in the journal, and not in a broker that may overflow."""
 
 
 class Source(Protocol):
@@ -81,6 +87,12 @@ class Lane:
         """Up to here the journal may forget."""
         return self.outbound.cursor if self._release is None else self._release.mark
 
+    @property
+    def is_far_ahead(self) -> bool:
+        """The receiver is away or slow: what it has not said to have would only pile up in the broker."""
+        ahead = self.outbound.sent - self.released
+        return self.stream is not Stream.ALARM and ahead >= UNRECEIPTED_MOST
+
     def restart(self) -> None:
         """Everything behind the cursor, or behind what the broker lost, is to be sent again."""
         self.outbound.rewind(self._again)
@@ -112,7 +124,7 @@ class Lane:
         if batch is None or self._release.mark >= sent:
             return None
         # One entry asks as well as many, and costs a metered link the least.
-        piece = next(slices(batch, self._release.mark, self.high_water, limit_bytes=0))
+        piece = next(_slices(batch, self._release.mark, self.high_water, limit_bytes=0))
         self._release.probed(piece.last, sent, now_ns)
         return piece
 
@@ -160,7 +172,7 @@ class Lane:
     async def peek(self, packet_limit_bytes: int) -> Slice | None:
         """The next slice, in at most `packet_limit_bytes` unless it is one entry; None when there is none."""
         after = self.outbound.sent
-        if not self.prepared and self.high_water > after:
+        if not self.prepared and self.high_water > after and not self.is_far_ahead:
             high_water = self.high_water
             batch = await asyncio.to_thread(self._source.read, self.stream, after)
             if batch is None:
@@ -184,7 +196,7 @@ class Lane:
             # Evicted for want of room, with a gap record in the alarm stream: nothing is left to deliver.
             self.evicted += max(0, batch.first_sequence - 1 - max(after, self.released))
             self.outbound.skip(batch.first_sequence - 1)
-        self.prepared.extend(slices(batch, self.outbound.sent, self.high_water, limit_bytes))
+        self.prepared.extend(_slices(batch, self.outbound.sent, self.high_water, limit_bytes))
 
     async def write_cursor(self, now_ns: int) -> None:
         """Makes the cursor durable."""
@@ -203,3 +215,10 @@ class Lane:
             refusals=self.refusals,
             refusal=self.refusal,
         )
+
+
+def _slices(batch: Batch, after: int, high_water: int, limit_bytes: int) -> Iterator[Slice]:
+    """What the hub can read goes out for everybody to read, what it cannot as it is."""
+    if isinstance(batch, SealedBatch):
+        return iter((sealed_slice(batch, after),))
+    return slices(batch, after, high_water, limit_bytes)

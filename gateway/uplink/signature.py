@@ -35,6 +35,10 @@ class VerifyKeys:
                     f"verify key of {name}: {error}; expected base64 of 32 bytes"
                 ) from None
 
+    def of(self, name: str) -> Ed25519PublicKey:
+        """The key of somebody who may speak. Raises KeyError for anybody else."""
+        return self._keys[name]
+
     def doubt(self, name: str, message: Incoming) -> Doubt | None:
         """Why this message is not from `name`; None when it is."""
         key = self._keys.get(name)

@@ -233,7 +233,7 @@ def test_a_disk_without_the_room_stops_a_first_start_and_no_later_one(
 
 def status(**held: int) -> JournalStatus:
     streams = tuple(StreamStatus(stream, 0, 0, held.get(stream, 0), 0, None) for stream in Stream)
-    return JournalStatus("e", "a", "k", 0, GB, 0, streams)
+    return JournalStatus("e", "a", "k", "hub", 0, GB, 0, streams)
 
 
 def test_time_left_is_room_over_rate() -> None:

@@ -130,6 +130,7 @@ SNAPSHOT = {
     "mode": "real",
     "kernels": "jit",
     "clock": {"boottime_ns": 100_000_000_000, "state": "restored"},
+    "journal": {"key_kind": "credential", "readers": "clinic"},
     "devices": [
         {
             "id": "board",
@@ -169,6 +170,7 @@ def test_state_for_people_says_what_is_wrong() -> None:
     shown = view.state(SNAPSHOT)
     assert "/dev/ttyUSB0 is not there" in shown
     assert "60 s ago" in shown
+    assert "journal key credential  readers clinic" in shown
     assert "uplink backing_off: refused; next try in 5 min" in shown
     assert "alarm   9           4             5" in shown
     assert "vitals    30.0 days  25.0 days               4.1 kB/s, measured" in shown

@@ -74,3 +74,19 @@ def test_a_killed_hub_and_a_lost_broker_lose_nothing_that_was_accepted(tmp_path:
     board, _ = row(out, "in gaps that the hub named")
     assert board > 0, "the hub was dead for seconds: a gap must be named"
     assert "hub_killed" in out
+
+
+def test_a_sealed_hub_that_is_killed_lost_nothing_and_its_disk_tells_nothing(
+    tmp_path: Path,
+) -> None:
+    with demo(tmp_path, "--sealed", "--seconds", "25", "--kill-hub") as process:
+        out = finished(process)
+    assert row(out, "missing") == [0, 0]
+    assert "hub_killed, of unknown length" in out, "what the dead process knew is sealed"
+    lines = (tmp_path / "received.jsonl").read_text(encoding="ascii")
+    assert '"hub_killed"' in lines
+    assert "patient-1" in lines
+    for path in (tmp_path / "state").rglob("*"):
+        data = path.read_bytes() if path.is_file() else b""
+        assert b"patient-1" not in data
+        assert b"strap" not in data

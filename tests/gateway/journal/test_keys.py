@@ -4,7 +4,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway.journal.errors import JournalError
-from gateway.journal.keys import HubKey, wrap
+from gateway.journal.keys import HubKey
 
 
 def test_a_key_is_made_once_and_is_for_its_owner_alone(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_a_signature_is_checked_by_the_verify_key() -> None:
 
 def test_a_wrapped_key_opens_for_its_reader_and_its_segment_only() -> None:
     key, other = HubKey.generate(), HubKey.generate()
-    wrapped = wrap(bytes(32), key.public, b"segment 1")
+    wrapped = key.reader.wrap(bytes(32), b"segment 1")
     assert key.unwrap(wrapped, b"segment 1") == bytes(32)
     for reader, blob, info in [
         (other, wrapped, b"segment 1"),

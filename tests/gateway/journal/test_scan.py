@@ -31,7 +31,7 @@ def segment(frames: list[tuple[int, int, int]], *, moved_to: int | None = None) 
         "hub-1", Stream.VITALS, EPOCH, 5, 100, BLOCKS * BLOCK_BYTES, AES_256_GCM, bytes(4),
         bytes(16), "boot-1", CLOCK,
     )  # fmt: skip
-    cipher, block = new_cipher(header, (KEY.public,), os.urandom)
+    cipher, block = new_cipher(header, (KEY.reader,), os.urandom)
     data = bytearray(BLOCKS * BLOCK_BYTES)
     data[:BLOCK_BYTES] = data[-BLOCK_BYTES:] = block
     tag = bytes(16)

@@ -255,6 +255,26 @@ def test_an_unreadable_end_is_passed_over() -> None:
     drive(story)
 
 
+@pytest.mark.parametrize(("stream", "most"), [(VITALS, 20), (Stream.ALARM, 40)])
+def test_what_the_receiver_does_not_take_stays_in_the_journal(
+    stream: Stream, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.uplink.lane.UNRECEIPTED_MOST", 20)
+
+    async def story() -> None:
+        bench = Bench(0)
+        for _ in range(8):
+            bench.journal.commit(stream, 5)
+        bench.lane = Lane(bench.journal, stream, by_receipt=True)
+        await bench.deliver()
+        assert bench.lane.outbound.sent == most
+        await bench.lane.receipt(Held(10), LATER)
+        await bench.deliver()
+        assert bench.lane.outbound.sent == min(most + 10, 40)
+
+    drive(story)
+
+
 def test_the_brokers_word_alone_needs_no_receipt_and_takes_none() -> None:
     async def story() -> None:
         bench = Bench(2)
