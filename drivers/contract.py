@@ -142,6 +142,21 @@ class Option:
 
 
 @dataclass(frozen=True, slots=True)
+class Volume:
+    """What a device brings while all is well: from it the hub works out how many days its disk lasts.
+
+    Attributes:
+        values_hz: observations of anything but samples, in a second; at their most for a device that varies.
+        arrays_hz: sample arrays in a second.
+        samples_bytes_s: bytes of samples in them, in a second.
+    """
+
+    values_hz: float
+    arrays_hz: float = 0.0
+    samples_bytes_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Driver:
     """One device family as a row.
 
@@ -151,6 +166,7 @@ class Driver:
         codes: every code the session may emit.
         buffer_bytes: the most bytes a session keeps between two calls.
         silence_ns: a link that brings nothing for this long is dead, whatever the transport says.
+        volume: what a device with these parsed options brings.
         continuous: the device measures all the time, so that every time without data is a gap.
     """
 
@@ -164,5 +180,6 @@ class Driver:
     source: str
     buffer_bytes: int
     silence_ns: int
+    volume: Callable[[Mapping[str, object]], Volume]
     options: tuple[Option, ...] = field(default=())
     continuous: bool = True

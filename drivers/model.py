@@ -144,12 +144,31 @@ Value = Quantity | Compound | SampleArray | Coded | Bits
 
 
 @dataclass(frozen=True, slots=True)
+class Decoded:
+    """Where an observation was read from, where its bytes are in the journal. It is the observation's identity.
+
+    Attributes:
+        raw_sequence: the number of the Raw record in the vitals stream.
+        index: which of the observations in those bytes it is, from 0.
+        revision: 0 as first decoded; each correction counts one up, and the highest holds.
+        boot_id: the boot that the observation's time belongs to, where that is not the boot of its batch: a
+            correction is written later than the reading.
+    """
+
+    raw_sequence: int
+    index: int
+    revision: int = 0
+    boot_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """One determined value: what, how much, when, how well, by whom.
 
     Attributes:
         determined_at_ns: CLOCK_BOOTTIME of the hub; for a SampleArray, of its first sample.
         device_time: the device's own time exactly as it sent it, if it sent one.
+        decoded: for a spot measurement, which bytes say so.
     """
 
     code: Code
@@ -159,6 +178,7 @@ class Observation:
     origin: Origin = Origin.DEVICE
     device_time: str | None = None
     body_site: BodySite | None = None
+    decoded: Decoded | None = None
 
     @property
     def ends_ns(self) -> int:
@@ -208,4 +228,20 @@ class Event:
     lost: int | None = None
 
 
-Record = Observation | Event
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """The bytes of a spot measurement as they came, kept before anybody decodes them.
+
+    Attributes:
+        source: as `Session.receive` gets it.
+        at_ns: CLOCK_BOOTTIME of their arrival.
+        link_ns: CLOCK_BOOTTIME when the link came up that brought them: what one session gets.
+    """
+
+    source: str
+    data: bytes
+    at_ns: int
+    link_ns: int
+
+
+Record = Observation | Event | Raw

@@ -2,7 +2,7 @@
 
 from importlib.metadata import entry_points
 
-from drivers.ble import heart_rate
+from drivers.ble import blood_pressure, heart_rate
 from drivers.contract import Driver
 from drivers.serial import openview
 
@@ -19,7 +19,10 @@ def all_drivers() -> dict[str, Driver]:
     Raises:
         DriverConflict: an installed third-party package offers a name that is taken, or something else than a Driver.
     """
-    table = {driver.name: driver for driver in (heart_rate.DRIVER, *openview.DRIVERS)}
+    table = {
+        driver.name: driver
+        for driver in (heart_rate.DRIVER, blood_pressure.DRIVER, *openview.DRIVERS)
+    }
     for point in entry_points(group=GROUP):
         driver = point.load()
         if not isinstance(driver, Driver):

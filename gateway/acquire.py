@@ -11,11 +11,14 @@ from functools import partial
 
 from drivers.contract import BleLink, SerialLink
 from drivers.model import Event, EventKind
-from gateway import __version__, status
+from gateway import __version__, budget, status
 from gateway.clock import Clock, SystemClock
 from gateway.conditioner import Conditioner
 from gateway.config import Config, Device
 from gateway.intake import Intake
+from gateway.journal.errors import JournalError
+from gateway.journal.eviction import eviction_event
+from gateway.journal.home import is_begun
 from gateway.journal.journal import Journal
 from gateway.journal.keys import HubKey
 from gateway.journal.readers import choose
@@ -41,7 +44,8 @@ class Acquire:
         """Opens the journal, whose one writer this is; nothing runs yet.
 
         Raises:
-            JournalError: the state directory cannot be used.
+            JournalError: the state directory cannot be used, or its disk has too little room for a new journal. On a
+                hub that runs in a home already it is a fault record instead: a shorter buffer is better than none.
         """
         self._config = config
         self._clock = clock or SystemClock()
@@ -50,12 +54,17 @@ class Acquire:
         hub = config.hub
         hub.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         key = HubKey.find(hub.state_dir, os.environ)
+        directory = hub.state_dir / "journal"
+        self._shortage = budget.disk_shortage(config, directory)
+        if self._shortage and not is_begun(directory):
+            raise JournalError(self._shortage)
         self._journal = Journal.open(
-            hub.state_dir / "journal",
+            directory,
             hub=hub.id,
             clock=self._clock,
             hub_key=key,
             max_bytes=config.journal.max_bytes,
+            quota_bytes=budget.quota_bytes(config),
             readers=choose(config.journal.readers, key.reader, config.journal.clinic_key_file),
         )
         self._intake = Intake(
@@ -151,6 +160,9 @@ class Acquire:
         self._journal.append("", self._event(EventKind.STARTED, reason, f"wardlink {__version__}"))
         for damage in recovery.damage:
             self._journal.append("", self._damaged(damage))
+        if self._shortage:
+            log.warning("%s", self._shortage)
+            self._journal.append("", self._event(EventKind.FAULT, "disk", self._shortage))
         await asyncio.to_thread(self._journal.commit)
 
     def _event(
@@ -163,11 +175,9 @@ class Acquire:
         for damage in self._journal.take_damage():
             yield self._damaged(damage)
         for evicted in self._journal.take_evictions():
-            count = evicted.last_sequence - evicted.first_sequence + 1
-            text = (
-                f"{evicted.stream} {evicted.first_sequence} to {evicted.last_sequence}: disk budget"
-            )
-            yield self._event(EventKind.EVICTED, "budget", text, lost=count)
+            yield eviction_event(evicted, self._clock)
+            # The intake asks for the next one when it has appended this one.
+            self._journal.told(evicted)
 
     def _damaged(self, damage: Damage) -> Event:
         count = damage.last_sequence - damage.first_sequence + 1
@@ -185,7 +195,7 @@ class Acquire:
 
     def snapshot(self) -> Mapping[str, object]:
         """This half of `wardlink status`."""
-        reading = self._clock.read()
+        reading, journal = self._clock.read(), self._journal.status()
         return {
             "hub": self._config.hub.id,
             "version": __version__,
@@ -195,5 +205,6 @@ class Acquire:
             "kernels": IMPLEMENTATION,
             "waiting_records": self._intake.waiting_records,
             "devices": [asdict(supervisor.status()) for supervisor in self._supervisors],
-            "journal": asdict(self._journal.status()),
+            "journal": asdict(journal),
+            "budget": [asdict(left) for left in budget.left(self._config, journal)],
         }

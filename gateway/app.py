@@ -15,7 +15,8 @@ class App:
         """Opens the journal; nothing runs yet.
 
         Raises:
-            JournalError: the state directory cannot be used.
+            JournalError: the state directory cannot be used, or its disk has too little room for a new journal. On a
+                hub that runs in a home already it is a fault record instead: a shorter buffer is better than none.
         """
         self._acquire = Acquire(config)
         # The half with the devices speaks for both to the service manager: it is ready last and ends first.

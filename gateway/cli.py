@@ -16,7 +16,7 @@ from pathlib import Path
 import drivers
 import gateway
 from drivers.contract import BleLink, Driver
-from gateway import __version__, cli_journal, memory, status, view
+from gateway import __version__, memory, status, view
 from gateway.clock import SystemClock
 from gateway.config import Config, load
 from gateway.journal.errors import JournalError
@@ -54,7 +54,11 @@ def _drivers() -> dict[str, Driver]:
 
 
 def _config(path: Path) -> Config:
-    return load(path, _drivers())
+    from gateway import budget  # noqa: PLC0415 - only the half with the devices promises days
+
+    config = load(path, _drivers())
+    budget.check(config)
+    return config
 
 
 def _complain(path: Path, error: ConfigError) -> None:
@@ -301,8 +305,8 @@ COMMANDS = (
 )
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
+def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The command line. The commands under `wardlink journal` are loaded only where `argv` asks for them."""
     top = argparse.ArgumentParser(
         prog="wardlink",
         description="An edge gateway for connected medical devices: collects, keeps, and proves delivery.",
@@ -345,7 +349,9 @@ def parser() -> argparse.ArgumentParser:
                 action="store_true",
                 help="of the clinic, by the receiver's file: what hubs seal their journals for",
             )
-        if row.name == "journal":
+        if row.name == "journal" and "journal" in argv:
+            from gateway import cli_journal  # noqa: PLC0415 - they load what neither half may
+
             cli_journal.add_subcommands(sub, DEFAULT_CONFIG)
         if row.name == "check-config":
             sub.add_argument("--schema", action="store_true", help="print the JSON Schema instead")
@@ -354,7 +360,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
-    arguments = parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = parser(words).parse_args(words)
     logging.basicConfig(
         level=arguments.log_level.upper(),
         stream=sys.stderr,

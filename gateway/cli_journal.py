@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway import cli_keys
+from gateway import cli_inspect, cli_keys, cli_redecode
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,11 @@ class Subcommand:
 
 
 SUBCOMMANDS = (
+    Subcommand("list", cli_inspect.list_streams, cli_inspect.place_options, as_json=True),
+    Subcommand("verify", cli_inspect.verify, cli_inspect.key_options, as_json=True),
+    Subcommand("export", cli_inspect.export, cli_inspect.export_options),
+    Subcommand("redecode", cli_redecode.redecode_journal, cli_redecode.options, as_json=True),
+    Subcommand("days", cli_inspect.days, cli_inspect.place_options, as_json=True),
     Subcommand("rotate-key", cli_keys.rotate_key, cli_keys.rotate_key_options, as_json=True),
     Subcommand("shred", cli_keys.shred_journal, cli_keys.shred_options),
 )

@@ -10,7 +10,7 @@ from decimal import Decimal
 
 import numpy as np
 
-from drivers.assigned import Code, Unit
+from drivers.assigned import ECG_CODES, Code, Unit
 from drivers.model import (
     Event,
     EventKind,
@@ -24,7 +24,6 @@ from drivers.model import (
 from gateway.signal.ecg import RATE_LEAST_HZ, RATE_MOST_HZ, Beats, EcgStream
 from gateway.signal.rate import RATE_INTERVALS, heart_rate_bpm
 
-ECG = frozenset({Code.ECG_ELEC_POTL, Code.ECG_ELEC_POTL_I, Code.ECG_ELEC_POTL_II})
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
 JUMP_NS = 100_000_000
@@ -70,7 +69,7 @@ class Conditioner:
             case Event(kind=kind) if kind in BREAKS:
                 for key in [key for key in self._runs if key[0] == device]:
                     yield from self._end(key)
-            case Observation(code=code, value=SampleArray() as samples) if code in ECG:
+            case Observation(code=code, value=SampleArray() as samples) if code in ECG_CODES:
                 yield from self._ecg((device, code), record, samples)
             case _:
                 pass

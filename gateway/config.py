@@ -76,9 +76,11 @@ class Readers(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """How much disk the store-and-forward buffer may take, and who can open it. A clinic that can has a key file."""
+    """How much disk the buffer may take, what must survive in it without a network, and who can open it."""
 
     max_bytes: int = 1_073_741_824
+    vitals_days: int = 1
+    waveform_hours: int = 1
     readers: Readers = Readers.HUB
     clinic_key_file: Path | None = None
 
@@ -195,16 +197,24 @@ def journal_keys(folder: Path) -> tuple[Key, ...]:
             1_073_741_824,
         ),
         Key(
+            "vitals_days",
+            integer(0, 3650, "days"),
+            "vitals that must survive without a network; refused where max_bytes cannot hold them",
+            1,
+        ),
+        Key(
+            "waveform_hours",
+            integer(0, 87_600, "hours"),
+            "waveform that must survive without a network, beside the vitals",
+            1,
+        ),
+        Key(
             "readers",
             one_of(Readers),
             'who can open what is written from now on; "clinic" alone seals it: a stolen hub tells nothing',
             Readers.HUB,
         ),
-        Key(
-            "clinic_key_file",
-            file(folder),
-            "the clinic's public key, as `wardlink key --clinic` prints it there",
-        ),
+        Key("clinic_key_file", file(folder), "the clinic's public key: `wardlink key --clinic`"),
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from drivers.model import Event, EventKind, Mode, Observation, Record
+from drivers.model import Event, EventKind, Mode, Observation, Raw, Record
 from gateway.clock import Clock, ClockReading
 from gateway.journal.entry import Stream, stream_of
 
@@ -50,7 +50,7 @@ class _Item:
     device: str
     subject: str | None
     record: Record | None
-    done: "asyncio.Future[None] | None" = None
+    done: "asyncio.Future[int] | None" = None
 
 
 class Intake:
@@ -80,7 +80,7 @@ class Intake:
         self._mode = mode
         self._committed = committed
         self._queue: asyncio.Queue[_Item] = asyncio.Queue(QUEUE_RECORDS)
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: list[tuple[asyncio.Future[int], int]] = []
         self._commit_due_ns: int | None = None
         self._last_reading: ClockReading | None = None
         self._closing = False
@@ -103,6 +103,12 @@ class Intake:
         done = asyncio.get_running_loop().create_future()
         await self._queue.put(_Item("", None, None, done))
         await done
+
+    async def keep(self, device: str, record: Record, subject: str | None = None) -> int:
+        """Takes a record, and returns its sequence number when it is committed."""
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        await self._queue.put(_Item(device, subject, record, done))
+        return await done
 
     async def close(self) -> None:
         """Commits everything put before, and lets `run` return."""
@@ -139,11 +145,13 @@ class Intake:
         """Appends what follows from an item; True when it must not wait for the next commit."""
         if item.record is None:
             if item.done is not None:
-                self._waiting.append(item.done)
+                self._waiting.append((item.done, 0))
             return True
-        urgent = False
+        urgent = item.done is not None
         for record in self._conditioner.process(item.device, item.record):
-            self._store.append(item.device, self._stamped(record), item.subject)
+            sequence = self._store.append(item.device, self._stamped(record), item.subject)
+            if item.done is not None and record is item.record:
+                self._waiting.append((item.done, sequence))
             urgent = urgent or stream_of(record) is Stream.ALARM
         if self._commit_due_ns is None:
             self._commit_due_ns = self._clock.boottime_ns() + COMMIT_NS
@@ -165,9 +173,9 @@ class Intake:
         self._commit_due_ns = None
         waiting, self._waiting = self._waiting, []
         await asyncio.to_thread(self._store.commit)
-        for done in waiting:
+        for done, sequence in waiting:
             if not done.done():
-                done.set_result(None)
+                done.set_result(sequence)
         for event in self._committed():
             self._store.append("", event)
             self._commit_due_ns = self._clock.boottime_ns() + COMMIT_NS
@@ -206,3 +214,7 @@ class DeviceSink:
     async def durable(self) -> None:
         """See `gateway.link.Sink`."""
         await self.intake.durable()
+
+    async def keep(self, raw: Raw) -> int:
+        """See `gateway.link.Sink`."""
+        return await self.intake.keep(self.device, raw, self.subject)

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from drivers.contract import (
@@ -17,7 +18,7 @@ from drivers.contract import (
     Subscribe,
     Write,
 )
-from drivers.model import Event, EventKind, Record
+from drivers.model import Decoded, Event, EventKind, Observation, Raw, Record
 from gateway.clock import Clock
 from gateway.transport.base import Arrival, Reason, Transport, TransportError
 
@@ -36,6 +37,21 @@ class Sink(Protocol):
     async def durable(self) -> None:
         """Returns when every record put before is in the journal for good."""
         ...
+
+    async def keep(self, raw: Raw) -> int:
+        """Returns the sequence number of the bytes when they are in the journal for good."""
+        ...
+
+
+def numbered(outputs: Iterable[Output], raw_sequence: int) -> Iterator[Output]:
+    """The same outputs, each observation with its place in the bytes that it was decoded from."""
+    index = 0
+    for output in outputs:
+        if isinstance(output, Observation):
+            yield replace(output, decoded=Decoded(raw_sequence, index))
+            index += 1
+        else:
+            yield output
 
 
 @dataclass(slots=True)
@@ -71,6 +87,7 @@ class Link:
         self._counters = counters
         self._arrived = arrived
         self._closed: str | None = None
+        self._began_ns = clock.boottime_ns()
 
     async def run(self, resume: Resume) -> str:
         """Feeds the session until it asks to close, and returns its reason.
@@ -89,9 +106,24 @@ class Link:
                     continue
                 await self._take(arrival)
                 heard_ns = self._clock.boottime_ns()
+        except TransportError as error:
+            if error.reason is Reason.LOST:
+                await self._take_rest()
+            raise
+        else:
             return self._closed
         finally:
             await self._flush()
+
+    async def _take_rest(self) -> None:
+        """What had arrived before the link was lost: a cuff sends its reading and is gone, whatever was asked of it."""
+        while True:
+            try:
+                arrival = await self._transport.receive()
+            except TransportError:
+                return
+            with suppress(TransportError):
+                await self._take(arrival)
 
     async def _next(self, heard_ns: int) -> Arrival | None:
         """The next arrival; None when the session's deadline comes first."""
@@ -119,8 +151,14 @@ class Link:
             await self._put(
                 Event(EventKind.GAP, arrival.at_ns, "overflow", text, lost=arrival.dropped)
             )
+        source, data, at_ns = arrival.source, arrival.data, arrival.at_ns
+        if self._driver.continuous:
+            await self._carry_out(lambda: self._session.receive(source, data, at_ns), data)
+            return
+        # A spot measurement comes once. Its bytes are safe before a driver that may be wrong touches them.
+        raw = await self._sink.keep(Raw(source, data, at_ns, self._began_ns))
         await self._carry_out(
-            lambda: self._session.receive(arrival.source, arrival.data, arrival.at_ns), arrival.data
+            lambda: numbered(self._session.receive(source, data, at_ns), raw), data
         )
 
     async def _carry_out(self, call: Callable[[], Iterable[Output]], data: bytes = b"") -> None:

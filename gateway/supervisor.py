@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from drivers.contract import Resume
-from drivers.model import Event, EventKind, Observation, Record
+from drivers.model import Event, EventKind, Observation, Raw, Record
 from gateway.clock import Clock
 from gateway.config import Device
 from gateway.link import Link, LinkCounters, Sink
@@ -153,6 +153,10 @@ class Supervisor:
     async def durable(self) -> None:
         """See `Sink`."""
         await self._sink.durable()
+
+    async def keep(self, raw: Raw) -> int:
+        """See `Sink`."""
+        return await self._sink.keep(raw)
 
     def _gap(self, reason: str, until_ns: int) -> Event:
         now_ns, from_ns = self._clock.boottime_ns(), self._last_data_ns

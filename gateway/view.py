@@ -39,10 +39,28 @@ def state(snapshot: Mapping[str, Any]) -> str:
         head += f"  kernels {snapshot['kernels']}"
         head += f"\njournal key {journal['key_kind']}  readers {journal['readers']}"
         parts.append(_devices(snapshot["devices"], now_ns))
+        parts.append(room(snapshot["budget"]))
     if "uplink" in snapshot:
         waits = "uplink waits for a journal: nothing was acquired here yet"
         parts.append(_uplink(snapshot) if snapshot["uplink"] else waits)
     return "\n\n".join((head, *parts))
+
+
+def room(lines: Iterable[Mapping[str, Any]]) -> str:
+    """How long the journal goes on without a network: one line for each stream that a promise is made for."""
+    rows = []
+    for line in lines:
+        source = "measured" if line["measured"] else "by the drivers' rows"
+        left = "no records come" if line["left_s"] is None else span(line["left_s"])
+        rate = f"{line['bytes_s'] / 1000:.1f} kB/s, {source}"
+        rows.append((line["stream"], span(line["promised_s"]), left, rate))
+    return table(("stream", "promised", "left without a network", "rate on disk"), rows)
+
+
+def span(span_s: float) -> str:
+    """A long span in days, or hours where it is shorter than two days."""
+    days = span_s / 86_400
+    return f"{days:.1f} days" if days >= 2 else f"{span_s / 3_600:.1f} h"
 
 
 def _devices(devices: Iterable[Mapping[str, Any]], now_ns: int) -> str:

@@ -19,6 +19,7 @@ from drivers.contract import (
     Resume,
     Subscribe,
     Verified,
+    Volume,
 )
 from drivers.model import GOOD, Observation, Quality, Quantity, Special, Validity
 from drivers.numbers import Fields
@@ -164,4 +165,6 @@ DRIVER = Driver(
     source="Bluetooth GATT Specification Supplement 0x2A37, 0x2A38, 0x2A19",
     buffer_bytes=0,
     silence_ns=10 * NS_PER_S,
+    # A measurement each second with its rate, and an interval for each of 90 beats a minute.
+    volume=lambda _options: Volume(values_hz=2.5),
 )

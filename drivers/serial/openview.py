@@ -23,6 +23,7 @@ from drivers.contract import (
     Resume,
     SerialLink,
     Verified,
+    Volume,
 )
 from drivers.framing import Framer, Junk
 from drivers.model import (
@@ -164,8 +165,8 @@ class OpenViewSession:
     """Collects samples into blocks, passes the board's own numbers on once a second."""
 
     def __init__(self, board: Board, options: Mapping[str, object]) -> None:
-        rate_hz, uv, lead = options.get("rate_hz"), options.get("uv_per_count"), options.get("lead")
-        rate = Fraction(rate_hz) if isinstance(rate_hz, Fraction) else Fraction(board.rate_hz or 1)
+        uv, lead = options.get("uv_per_count"), options.get("lead")
+        rate = _rate_of(board, options)
         self._board = board
         self._period_ns = round(NS_PER_S / rate)
         self._block = max(1, round(rate / BLOCKS_PER_S))
@@ -276,6 +277,20 @@ class OpenViewSession:
             yield Observation(vital.code, quantity, taken_ns)
 
 
+def _rate_of(board: Board, options: Mapping[str, object]) -> Fraction:
+    rate_hz = options.get("rate_hz")
+    return rate_hz if isinstance(rate_hz, Fraction) else Fraction(board.rate_hz or 1)
+
+
+def _volume(board: Board, options: Mapping[str, object]) -> Volume:
+    rate = _rate_of(board, options)
+    return Volume(
+        values_hz=len(board.vitals),
+        arrays_hz=len(board.waves) * float(rate / max(1, round(rate / BLOCKS_PER_S))),
+        samples_bytes_s=float(rate) * sum(wave.width for wave in board.waves),
+    )
+
+
 def _rate(value: object) -> Fraction:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= 1000:
         raise ValueError
@@ -339,6 +354,7 @@ def _driver(board: Board) -> Driver:
         source="the board's firmware, as published by ProtoCentral",
         buffer_bytes=8 * 1024,
         silence_ns=3 * NS_PER_S,
+        volume=partial(_volume, board),
         options=_options(board),
     )
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from drivers.model import Event, EventKind, Observation, Record, SampleArray
+from drivers.model import Event, EventKind, Observation, Raw, Record, SampleArray
 from gateway.clock import ClockReading
 
 
@@ -21,12 +21,19 @@ def stream_of(record: Record) -> Stream:
     match record:
         case Observation(value=SampleArray()):
             return Stream.WAVEFORM
-        case Observation():
+        case Observation() | Raw():
             return Stream.VITALS
         case Event(kind=EventKind.GAP | EventKind.FAULT | EventKind.EVICTED | EventKind.LOST):
             return Stream.ALARM
         case Event():
             return Stream.AUDIT
+
+
+def at_ns(record: Record) -> int:
+    """When it happened, in CLOCK_BOOTTIME of its batch; 0 where its time is one of another boot."""
+    if not isinstance(record, Observation):
+        return record.at_ns
+    return 0 if record.decoded and record.decoded.boot_id else record.determined_at_ns
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.journal.scan import find_header
-from gateway.journal.segment import BLOCK_BYTES, SegmentHeader, parse_header
+from gateway.journal.entry import Stream
+from gateway.journal.scan import find_header, scan
+from gateway.journal.segment import BLOCK_BYTES, FrameHeader, SegmentHeader, parse_header
 from gateway.journal.storage import File, Storage
 
 _NAME = re.compile(r"([0-9a-f]{8})-([0-9a-f]{16})\.seg")
@@ -48,6 +49,17 @@ def _block(file: File, offset: int) -> bytes:
         return file.pread(BLOCK_BYTES, offset)
     except OSError:
         return bytes(BLOCK_BYTES)
+
+
+def frames_in(
+    storage: Storage, path: Path, stream: Stream, epoch: bytes, place: Place, until: int
+) -> list[FrameHeader]:
+    """What a segment holds, to tell its times: none of it where the disk cannot be read."""
+    try:
+        segment = read_segment(storage, path)
+    except OSError:
+        return []
+    return scan(segment, stream, epoch, place.number, place.first_sequence, until).frames
 
 
 def newest_header(storage: Storage, directory: Path) -> SegmentHeader | None:

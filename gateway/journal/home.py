@@ -26,6 +26,11 @@ def lock(directory: Path, storage: Storage) -> File:
     return lock_file
 
 
+def is_begun(directory: Path) -> bool:
+    """Whether a hub has written here before. A reader that came first makes only the file that it waits on."""
+    return (directory / "state").exists()
+
+
 def check_epoch(directory: Path, storage: Storage, hub: str, state: State | None) -> bytes | None:
     """The epoch of what is there already, even when the state is lost; None when the journal is new."""
     epoch, owner = (state.epoch, state.hub) if state else (None, hub)

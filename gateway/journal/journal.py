@@ -6,18 +6,21 @@ for the disk and are for a worker thread, one after the other.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
-from drivers.model import Event, Record
+from drivers.model import Record
 from gateway.clock import Clock, ClockReading
 from gateway.journal.access import Access
 from gateway.journal.buffer import Buffer, Pending
 from gateway.journal.cursor import Cursor
-from gateway.journal.entry import Batch, Stream, stream_of
+from gateway.journal.entry import Batch, Stream, at_ns, stream_of
 from gateway.journal.errors import JournalError, JournalFull
+from gateway.journal.eviction import Evictions
 from gateway.journal.home import check_epoch, follow_cursor, lock
 from gateway.journal.keys import HubKey
 from gateway.journal.log import Identity, StreamLog
@@ -50,8 +53,7 @@ FRAME_BYTES = 65_536
 """Most plaintext in a frame. A frame is a batch, and a batch must fit into one message of 96 KiB."""
 RECOVER_SEGMENTS = 2
 """Segments of each stream in which a restart within one boot looks for the newest record of each device."""
-EVICTABLE = (Stream.WAVEFORM, Stream.VITALS)
-"""What gives way when the budget is used up, lowest class first. Alarms and audit never do."""
+NO_QUOTA: Mapping[Stream, int] = {}
 
 
 class Journal:
@@ -66,6 +68,7 @@ class Journal:
         clock: Clock,
         access: Access,
         max_bytes: int,
+        quota_bytes: Mapping[Stream, int],
         storage: Storage,
         segment_bytes: int,
         entropy: Callable[[int], bytes],
@@ -103,7 +106,9 @@ class Journal:
             )
             for stream in Stream
         }
-        self._evicted: list[Evicted] = []
+        quota_segments = {s: -(-size // segment_bytes) for s, size in quota_bytes.items()}
+        named = state.evicted if state else None
+        self._evictions = Evictions(self._logs, self._lock, quota_segments, named)
         self._last_ns: dict[str, int] = {}
         self._recover(state)
         room = min(FRAME_BYTES, segment_bytes - 2 * BLOCK_BYTES - FRAME_OVERHEAD) - OVERHEAD
@@ -119,6 +124,7 @@ class Journal:
         clock: Clock,
         hub_key: HubKey,
         max_bytes: int,
+        quota_bytes: Mapping[Stream, int] = NO_QUOTA,
         readers: tuple[Reader, ...] = (),
         storage: Storage = DISK,
         segment_bytes: int = SEGMENT_BYTES,
@@ -129,6 +135,7 @@ class Journal:
         Args:
             directory: its parent exists.
             max_bytes: what all segment files together may take on disk.
+            quota_bytes: what is promised to a stream: above it, it gives way to others.
             readers: who can open new segments, the hub alone if none; without the hub the journal is sealed.
             segment_bytes: whole blocks of 4 KiB.
             entropy: makes keys, nonces and the epoch; gives as many random bytes as asked for.
@@ -154,6 +161,7 @@ class Journal:
                 clock=clock,
                 access=Access(hub_key, readers),
                 max_bytes=max_bytes,
+                quota_bytes=quota_bytes,
                 storage=storage,
                 segment_bytes=segment_bytes,
                 entropy=entropy,
@@ -173,12 +181,10 @@ class Journal:
             if not known:
                 # What is on disk is sent again. What is not was acknowledged or evicted, nobody knows which.
                 acknowledged[stream] = log.first_sequence - 1
-            if log.first_sequence > acknowledged[stream] + 1:
-                first, last = acknowledged[stream] + 1, log.first_sequence - 1
-                self._evicted.append(Evicted(stream, first, last))
+            self._evictions.recover(stream, acknowledged[stream])
             for batch in log.tail(self._clock.boot_id, RECOVER_SEGMENTS):
                 for entry in batch.entries:
-                    _note_time(self._last_ns, entry.device, _at_ns(entry.record))
+                    _note_time(self._last_ns, entry.device, at_ns(entry.record))
         self._pool.recover({(log.stream, n) for log in self._logs.values() for n in log.numbers})
         self._cursor.begin(acknowledged)
         frames = [log.last_frame for log in self._logs.values() if log.last_frame]
@@ -202,7 +208,7 @@ class Journal:
             JournalError: the record cannot be encoded, or is larger than a frame; nothing was taken.
         """
         self._check_open()
-        item = Pending(device, _at_ns(record), encode_entry(device, subject, record))
+        item = Pending(device, at_ns(record), encode_entry(device, subject, record))
         return self._buffer.add(stream_of(record), item)
 
     @property
@@ -219,7 +225,12 @@ class Journal:
         """
         with self._writing:
             self._check_open()
+            told = self._evictions.take_told()
             self._commit()
+            if told:
+                self._evictions.named |= told
+                with suppress(OSError):  # then the next start names them again
+                    self._write_state(clean=False)
 
     def _commit(self) -> None:
         reading = self._clock.read()
@@ -239,23 +250,13 @@ class Journal:
     def _commit_stream(self, stream: Stream, reading: ClockReading) -> None:
         chunks = self._buffer.chunks(stream)
         count = sum(chunk.count for chunk in chunks)
+        make_room = partial(self._evictions.make_room, stream, self._cursor.acknowledged)
         try:
-            self._logs[stream].commit(chunks, reading, self._make_room)
+            self._logs[stream].commit(chunks, reading, make_room)
         finally:
             left = sum(chunk.count for chunk in chunks)
             for item in self._buffer.remove(stream, count - left):
                 _note_time(self._last_ns, item.device, item.at_ns)
-
-    def _make_room(self) -> bool:
-        for stream in EVICTABLE:
-            span = self._logs[stream].evict(self._cursor.acknowledged[stream])
-            if span is None:
-                continue
-            if span[0] <= span[1]:
-                with self._lock:
-                    self._evicted.append(Evicted(stream, *span))
-            return True
-        return False
 
     def read(self, stream: Stream, after: int) -> Batch | None:
         """The batch with sequence `after + 1`, or the next readable one behind it. None when there is none yet.
@@ -301,10 +302,12 @@ class Journal:
         return self._last_ns.get(device)
 
     def take_evictions(self) -> list[Evicted]:
-        """What was given up since the last call. Named again by each start until the cursor has passed it."""
-        with self._lock:
-            taken, self._evicted = self._evicted, []
-        return taken
+        """What was given up since the last call. Named again by each start until `told` and a commit after it."""
+        return self._evictions.take()
+
+    def told(self, evicted: Evicted) -> None:
+        """The record that names an eviction is appended: once that is durable, no start names it again."""
+        self._evictions.told(evicted)
 
     def take_damage(self) -> list[Damage]:
         """What was found unreadable since the last call. Named again by each start until the cursor has passed it."""
@@ -324,6 +327,7 @@ class Journal:
                 self._cursor.acknowledged[stream],
                 len(log.numbers) * self._segment_bytes,
                 len(log.numbers),
+                log.recent.bytes_s() if log.recent else None,
             )
             for stream, log in self._logs.items()
         )
@@ -345,7 +349,9 @@ class Journal:
                 return
             self._open = False  # from here on nothing is accepted that this commit could miss
             try:
+                told = self._evictions.take_told()
                 self._commit()
+                self._evictions.named |= told
                 self._write_state(clean=True)
             except OSError as error:
                 raise JournalError(f"journal: cannot mark the end: {error}") from error
@@ -363,12 +369,9 @@ class Journal:
     def _write_state(self, *, clean: bool) -> None:
         numbers = {stream: log.high_water for stream, log in self._logs.items()}
         identity = self._identity
-        state = State(self._hub, identity.epoch, identity.boot_id, clean, numbers)
+        named = self._evictions.named
+        state = State(self._hub, identity.epoch, identity.boot_id, clean, numbers, named)
         self._state_slots.write(state.pack())
-
-
-def _at_ns(record: Record) -> int:
-    return record.at_ns if isinstance(record, Event) else record.determined_at_ns
 
 
 def _note_time(newest_ns: dict[str, int], device: str, at_ns: int) -> None:

@@ -14,11 +14,11 @@ from threading import Lock
 
 from gateway.clock import ClockReading
 from gateway.journal.access import Access, Opened
-from gateway.journal.entry import Batch, Entry, SealedBatch, Stream
+from gateway.journal.batches import batch_of
+from gateway.journal.entry import Batch, Stream
 from gateway.journal.errors import JournalError
-from gateway.journal.files import Place, places_in, read_segment
+from gateway.journal.files import Place, frames_in, places_in, read_segment
 from gateway.journal.pool import Pool
-from gateway.journal.records import decode_batch
 from gateway.journal.scan import Contents, Damage, DamageNotes, scan
 from gateway.journal.segment import (
     BLOCK_BYTES,
@@ -28,8 +28,8 @@ from gateway.journal.segment import (
     SegmentHeader,
     frame_size,
     frame_tag,
-    unpadded,
 )
+from gateway.journal.state import Evicted
 from gateway.journal.storage import File, Storage
 
 
@@ -100,6 +100,8 @@ class StreamLog:
         """What was found unreadable."""
         self.high_water = 0
         """The last durable sequence number."""
+        self.recent: Contents | None = None
+        """What this process wrote last: it tells the present rate."""
         self.last_frame: FrameHeader | None = None
         """The newest whole frame."""
 
@@ -199,6 +201,7 @@ class StreamLog:
         if active is None or not active.fits(chunks[0]):
             self.seal()
             active = self._active = self._new_segment(reading, make_room)
+            self.recent = active.contents
         frames: list[FrameHeader] = []
         tag, sequence = self._last_tag, self.high_water + 1
         for chunk in chunks:
@@ -280,13 +283,20 @@ class StreamLog:
         while len(self._places) > 1 and self._end_of(0) <= acknowledged:
             self._give_back_oldest()
 
-    def evict(self, acknowledged: int) -> tuple[int, int] | None:
-        """Gives the oldest segment up, unless it is the only one. Returns the sequence numbers that it held."""
+    def evict(self, acknowledged: int) -> Evicted | None:
+        """Gives the oldest segment up, unless it is the only one. Returns what it held that was not acknowledged."""
         if len(self._places) < 2:
             return None
-        first, last = self._places[0].first_sequence, self._end_of(0)
+        place, last = self._places[0], self._end_of(0)
+        path, epoch = self._directory / place.name, self._identity.epoch
+        held = frames_in(self._storage, path, self.stream, epoch, place, last + 1)
+        frames = [frame for frame in held if frame.last_sequence > acknowledged]
         self._give_back_oldest()
-        return max(first, acknowledged + 1), last
+        first = max(place.first_sequence, acknowledged + 1)
+        if not frames:
+            return Evicted(self.stream, first, last)
+        begins, ends = frames[0].clock, frames[-1].clock
+        return Evicted(self.stream, first, last, frames[0].boot_id, begins, ends)
 
     def _give_back_oldest(self) -> None:
         with self._lock:
@@ -363,34 +373,3 @@ class StreamLog:
             raise JournalError("header")
         self._opened = place, found
         return found
-
-
-def batch_of(
-    hub: str, stream: Stream, epoch: str, opened: Opened, frame: FrameHeader, data: bytes
-) -> Batch:
-    """What a frame holds, or the frame as it is where this hub cannot open it. Raises JournalError when it is damaged."""
-    if opened.cipher is not None:
-        entries = decode(opened.cipher.open(frame, data), frame)
-        return Batch(hub, stream, epoch, frame.boot_id, frame.clock, entries)
-    return SealedBatch(
-        hub,
-        stream,
-        epoch,
-        frame.boot_id,
-        frame.clock,
-        entries=(),
-        span=(frame.first_sequence, frame.last_sequence),
-        header=opened.sealed,
-        frame=unpadded(frame, data),
-    )
-
-
-def decode(plaintext: bytes, frame: FrameHeader) -> tuple[Entry, ...]:
-    """The entries of a frame, as many as its header says. Raises JournalError."""
-    try:
-        entries = decode_batch(plaintext, frame.first_sequence)
-    except JournalError as error:
-        raise JournalError("decode") from error
-    if len(entries) != frame.count:
-        raise JournalError("decode")
-    return entries

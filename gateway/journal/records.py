@@ -13,6 +13,7 @@ from drivers.model import (
     Bits,
     Coded,
     Compound,
+    Decoded,
     Event,
     EventKind,
     Mode,
@@ -20,6 +21,7 @@ from drivers.model import (
     Origin,
     Quality,
     Quantity,
+    Raw,
     Record,
     SampleArray,
     Special,
@@ -29,10 +31,11 @@ from drivers.model import (
 from gateway.journal.entry import Entry
 from gateway.journal.errors import JournalError
 
-VERSION = 1
+VERSION = 2
+"""Version 1 knew neither raw bytes nor what an observation was decoded from; it is read as well."""
 OVERHEAD = 7
 """Bytes of a batch around its entries: an array of two, the version, the head of an array with a 32-bit count."""
-OBSERVATION, EVENT = 0, 1
+OBSERVATION, EVENT, RAW = 0, 1, 2
 QUANTITY, COMPOUND, SAMPLES, CODED, BITS = range(5)
 
 Item = list[object]
@@ -53,7 +56,10 @@ def encode_entry(device: str, subject: str | None, record: Record) -> bytes:
             record.until_ns,
             record.lost,
         ]
+    elif isinstance(record, Raw):
+        fields = [RAW, record.source, record.data, record.at_ns, record.link_ns]
     else:
+        decoded = record.decoded
         fields = [
             OBSERVATION,
             int(record.code),
@@ -63,6 +69,7 @@ def encode_entry(device: str, subject: str | None, record: Record) -> bytes:
             record.origin.value,
             record.device_time,
             None if record.body_site is None else int(record.body_site),
+            decoded and [decoded.raw_sequence, decoded.index, decoded.revision, decoded.boot_id],
         ]
     try:
         return cbor2.dumps([device, subject, *fields])
@@ -84,10 +91,10 @@ def decode_batch(data: bytes, first_sequence: int) -> tuple[Entry, ...]:
     """
     try:
         match cbor2.loads(data):
-            case [1, [*items]]:
+            case [1 | 2, [*items]]:
                 return tuple(_entry(item, first_sequence + n) for n, item in enumerate(items))
             case [int() as version, _]:
-                raise JournalError(f"batch: version {version}, expected {VERSION}")
+                raise JournalError(f"batch: version {version}, expected 1 to {VERSION}")
             case _:
                 raise JournalError("batch: expected an array of version and entries")
     except (cbor2.CBORError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
@@ -114,7 +121,8 @@ def _record(fields: Item) -> Record:
             str() as origin,
             (str() | None) as device_time,
             (int() | None) as site,
-        ]:
+            *late,
+        ] if len(late) <= 1:
             return Observation(
                 Code(code),
                 _value_of(kind, parts),
@@ -123,6 +131,7 @@ def _record(fields: Item) -> Record:
                 Origin(origin),
                 device_time,
                 None if site is None else BodySite(site),
+                _decoded_of(late[0]) if late else None,
             )
         case [
             1,
@@ -138,8 +147,22 @@ def _record(fields: Item) -> Record:
         ]:
             known = None if code is None else Code(code)
             return Event(EventKind(kind), at_ns, reason, text, data, known, from_ns, until_ns, lost)
+        case [2, str() as source, bytes() as data, int() as at_ns, int() as link_ns]:
+            return Raw(source, data, at_ns, link_ns)
         case _:
-            raise JournalError("record: expected the fields of an observation or an event")
+            raise JournalError(
+                "record: expected the fields of an observation, an event or raw bytes"
+            )
+
+
+def _decoded_of(item: object) -> Decoded | None:
+    match item:
+        case None:
+            return None
+        case [int() as raw_sequence, int() as index, int() as revision, (str() | None) as boot_id]:
+            return Decoded(raw_sequence, index, revision, boot_id)
+        case _:
+            raise JournalError("decoded: expected sequence, index, revision and boot")
 
 
 def _code(code: Code | None) -> int | None:

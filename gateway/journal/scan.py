@@ -16,6 +16,9 @@ from gateway.journal.segment import (
     parse_header,
 )
 
+RATE_SPAN_NS = 10_000_000_000
+"""A rate over less than ten commits says more about their moments than about the devices."""
+
 
 @dataclass(frozen=True, slots=True)
 class Damage:
@@ -63,6 +66,16 @@ class Contents:
     frames: list[FrameHeader] = field(default_factory=list)
     damage: list[Damage] = field(default_factory=list)
     last_tag: bytes | None = None
+
+    def bytes_s(self) -> float | None:
+        """Bytes on disk a second between its first frame and its last; None where that is too short to tell."""
+        frames = self.frames
+        if not frames or frames[0].boot_id != frames[-1].boot_id:
+            return None
+        span_ns = frames[-1].clock.boottime_ns - frames[0].clock.boottime_ns
+        if span_ns < RATE_SPAN_NS:
+            return None
+        return sum(frame.size for frame in frames[1:]) * 1e9 / span_ns
 
     def find(self, sequence: int) -> FrameHeader | None:
         """The frame that holds a sequence number, or the next one behind it."""

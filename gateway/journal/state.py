@@ -1,6 +1,6 @@
 """What the journal tells about itself: to its caller, and to the process after it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cbor2
 
@@ -11,11 +11,19 @@ from gateway.journal.scan import Damage
 
 @dataclass(frozen=True, slots=True)
 class Evicted:
-    """Sequence numbers whose records were given up, not acknowledged, to make room."""
+    """Sequence numbers whose records were given up, not acknowledged, to make room.
+
+    Attributes:
+        boot_id: the boot that the times belong to; "" where nobody knows it any more.
+        begins, ends: both clocks when the first and the last of them were committed.
+    """
 
     stream: Stream
     first_sequence: int
     last_sequence: int
+    boot_id: str = field(default="", compare=False)
+    begins: ClockReading | None = field(default=None, compare=False)
+    ends: ClockReading | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +45,19 @@ class Recovery:
 
 @dataclass(frozen=True, slots=True)
 class StreamStatus:
-    """One stream in figures. `size_bytes` is what its files take on disk."""
+    """One stream in figures.
+
+    Attributes:
+        size_bytes: what its files take on disk.
+        bytes_s: what it took on disk in a second of late; None where that cannot be told yet.
+    """
 
     stream: Stream
     high_water: int
     acknowledged: int
     size_bytes: int
     segments: int
+    bytes_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,24 +81,47 @@ class JournalStatus:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a process leaves to the next one: at its start, and again at an orderly end."""
+    """What a process leaves to the next one: at its start, when evictions are named, and at an orderly end.
+
+    Attributes:
+        evicted: up to which sequence number of each stream the evictions stand in the alarm stream, durable.
+    """
 
     hub: str
     epoch: bytes
     boot_id: str
     clean: bool
     high_water: dict[Stream, int]
+    evicted: dict[Stream, int]
 
     def pack(self) -> bytes:
         """As bytes for a slot."""
         numbers = [self.high_water[stream] for stream in Stream]
-        return cbor2.dumps([self.hub, self.epoch, self.boot_id, self.clean, numbers])
+        evicted = [self.evicted[stream] for stream in Stream]
+        return cbor2.dumps([self.hub, self.epoch, self.boot_id, self.clean, numbers, evicted])
 
     @classmethod
     def parse(cls, payload: bytes | None) -> "State | None":
         """From a slot; None when there is nothing in it."""
         match cbor2.loads(payload) if payload else None:
-            case [str() as hub, bytes() as epoch, str() as boot_id, bool() as clean, [*numbers]]:
-                return cls(hub, epoch, boot_id, clean, dict(zip(Stream, numbers, strict=True)))
+            case [
+                str() as hub,
+                bytes() as epoch,
+                str() as boot_id,
+                bool() as clean,
+                [*numbers],
+                *late,
+            ]:
+                evicted = (
+                    late[0] if late else [0] * len(numbers)
+                )  # the first release did not note it
+                return cls(
+                    hub,
+                    epoch,
+                    boot_id,
+                    clean,
+                    dict(zip(Stream, numbers, strict=True)),
+                    dict(zip(Stream, evicted, strict=True)),
+                )
             case _:
                 return None

@@ -166,3 +166,11 @@ class FileStorage:
 
 
 DISK = FileStorage()
+
+
+class ReadOnlyStorage(FileStorage):
+    """For whoever only looks: works beside a running hub, and on a copy that cannot be written."""
+
+    def open(self, path: Path) -> File:
+        """Opens an existing file to read."""
+        return _DiskFile(path, os.O_RDONLY)

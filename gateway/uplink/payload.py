@@ -6,7 +6,7 @@ any bytes give a Message or PayloadError.
 """
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -16,6 +16,7 @@ from drivers.model import (
     Bits,
     Coded,
     Compound,
+    Decoded,
     Event,
     EventKind,
     Mode,
@@ -23,6 +24,7 @@ from drivers.model import (
     Origin,
     Quality,
     Quantity,
+    Raw,
     Record,
     SampleArray,
     Special,
@@ -130,11 +132,18 @@ def entry_fields(entry: Entry, clock: ClockReading) -> dict[str, Json]:
 def _record_fields(record: Record, clock: ClockReading) -> dict[str, Json]:
     if isinstance(record, Event):
         return _event_fields(record, clock)
-    quality = record.quality
+    if isinstance(record, Raw):
+        times = _time_fields(record.at_ns, clock) | {"link_ns": record.link_ns}
+        return {"type": "raw", "source": record.source, "data": record.data.hex(), **times}
+    quality, decoded = record.quality, record.decoded
     optional: dict[str, Json] = {
         "sqi": quality.sqi,
         "reason": quality.reason,
         "device_time": record.device_time,
+        "raw_sequence": decoded.raw_sequence if decoded else None,
+        "raw_index": decoded.index if decoded else None,
+        "revision": decoded.revision if decoded else None,
+        "boot_id": decoded.boot_id if decoded else None,
         "body_site": None if record.body_site is None else int(record.body_site),
         "body_site_name": None if record.body_site is None else record.body_site.name.lower(),
     }
@@ -142,7 +151,7 @@ def _record_fields(record: Record, clock: ClockReading) -> dict[str, Json]:
         "type": "observation",
         **_code_fields(record.code),
         **_value_fields(record.value),
-        **_time_fields(record.determined_at_ns, clock),
+        **_time_fields(record.determined_at_ns, None if decoded and decoded.boot_id else clock),
         "validity": quality.validity,
         "mode": quality.mode,
         "origin": record.origin,
@@ -171,8 +180,13 @@ def _event_fields(event: Event, clock: ClockReading) -> dict[str, Json]:
     return fields
 
 
-def _time_fields(boottime_ns: int, clock: ClockReading) -> dict[str, Json]:
-    """The hub's best wall time never stands without the state of the clock that it came from."""
+def _time_fields(boottime_ns: int, clock: ClockReading | None) -> dict[str, Json]:
+    """The hub's best wall time never stands without the state of the clock that it came from.
+
+    Without a clock of the same boot there is none: the time is that of the raw record.
+    """
+    if clock is None:
+        return {"time": None, "clock": ClockState.UNSET, "boottime_ns": boottime_ns}
     wall = iso_time(clock.wall_of(boottime_ns))
     return {"time": wall, "clock": clock.state, "boottime_ns": boottime_ns}
 
@@ -268,9 +282,9 @@ def decode(data: bytes) -> Message:
 
 def _entry(fields: Fields) -> Entry:
     kind = fields.text("type")
-    if kind not in {"observation", "event"}:
-        raise PayloadError("message.entries.type", repr(kind[:48]), "observation or event")
-    record = _observation(fields) if kind == "observation" else _event(fields)
+    if kind not in READERS:
+        raise PayloadError("message.entries.type", repr(kind[:48]), "observation, event or raw")
+    record = READERS[kind](fields)
     return Entry(
         fields.integer("sequence", least=1),
         fields.text("device"),
@@ -294,6 +308,25 @@ def _observation(fields: Fields) -> Observation:
         fields.choice("origin", Origin),
         fields.text_or_none("device_time"),
         fields.number("body_site", BodySite) if fields.has("body_site") else None,
+        _decoded(fields) if fields.has("raw_sequence") else None,
+    )
+
+
+def _decoded(fields: Fields) -> Decoded:
+    return Decoded(
+        fields.integer("raw_sequence", least=1),
+        fields.integer("raw_index", least=0),
+        fields.integer("revision", least=0),
+        fields.text_or_none("boot_id"),
+    )
+
+
+def _raw(fields: Fields) -> Raw:
+    return Raw(
+        fields.text("source"),
+        fields.hex("data"),
+        fields.integer("boottime_ns"),
+        fields.integer("link_ns"),
     )
 
 
@@ -309,6 +342,13 @@ def _event(fields: Fields) -> Event:
         fields.integer_or_none("until_ns"),
         fields.integer_or_none("lost"),
     )
+
+
+READERS: Mapping[str, Callable[[Fields], Record]] = {
+    "observation": _observation,
+    "event": _event,
+    "raw": _raw,
+}
 
 
 def _value(fields: Fields) -> Value:

@@ -12,9 +12,9 @@ from collections import OrderedDict
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from gateway.journal.batches import decode
 from gateway.journal.entry import Batch, SealedBatch
 from gateway.journal.errors import JournalError
-from gateway.journal.log import decode
 from gateway.journal.readers import SIGNATURE, Opener
 from gateway.journal.segment import (
     FRAME_HEADER_BYTES,

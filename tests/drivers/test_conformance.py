@@ -16,6 +16,8 @@ SOURCES = (
     assigned.HEART_RATE_MEASUREMENT,
     assigned.BATTERY_LEVEL,
     assigned.BODY_SENSOR_LOCATION,
+    assigned.BLOOD_PRESSURE_MEASUREMENT,
+    assigned.BLOOD_PRESSURE_FEATURE,
 )
 
 
@@ -44,6 +46,9 @@ def openview_packets(name: str) -> tuple[bytes, ...]:
 def cases() -> dict[str, Case]:
     strap = tuple(bytes((0x16, 60 + n)) + struct.pack("<HH", 800 + n, 900 + n) for n in range(30))
     table = {"heart-rate": Case(DRIVERS["heart-rate"], strap, assigned.HEART_RATE_MEASUREMENT)}
+    cuff = tuple(bytes((0x14, 120 + n, 0, 80, 0, 90, 0, 60, 0, n % 3, 0)) for n in range(30))
+    case = Case(DRIVERS["blood-pressure"], cuff, assigned.BLOOD_PRESSURE_MEASUREMENT)
+    table["blood-pressure"] = case
     for board in openview.BOARDS:
         options = {} if board.rate_hz else {"rate_hz": DRIVERS[board.name].options[0].parse(100)}
         table[board.name] = Case(DRIVERS[board.name], openview_packets(board.name), "", options)

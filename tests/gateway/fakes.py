@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 
-from drivers.model import Event, EventKind, Observation, Record
+from drivers.model import Event, EventKind, Observation, Raw, Record
 from gateway.clock import ClockReading, ClockState
 from gateway.transport.base import Arrival, Reason, TransportError
 
@@ -41,6 +41,12 @@ class ListSink:
     async def durable(self) -> None:
         await asyncio.sleep(0)
         self.durable_after.append(len(self.records))
+
+    async def keep(self, raw: Raw) -> int:
+        await asyncio.sleep(0)
+        self.records.append(raw)
+        self.durable_after.append(len(self.records))
+        return len(self.records)
 
     def events(self, kind: EventKind) -> list[Event]:
         return [r for r in self.records if isinstance(r, Event) and r.kind is kind]

@@ -141,6 +141,22 @@ SNAPSHOT = {
             "counters": {"records": 12, "malformed": 3},
         }
     ],
+    "budget": [
+        {
+            "stream": "vitals",
+            "promised_s": 2_592_000,
+            "bytes_s": 4128.2,
+            "measured": True,
+            "left_s": 2_160_000.0,
+        },
+        {
+            "stream": "waveform",
+            "promised_s": 86_400,
+            "bytes_s": 0.0,
+            "measured": False,
+            "left_s": None,
+        },
+    ],
     "uplink": {
         "state": "backing_off",
         "text": "refused",
@@ -157,6 +173,8 @@ def test_state_for_people_says_what_is_wrong() -> None:
     assert "journal key credential  readers clinic" in shown
     assert "uplink backing_off: refused; next try in 5 min" in shown
     assert "alarm   9           4             5" in shown
+    assert "vitals    30.0 days  25.0 days               4.1 kB/s, measured" in shown
+    assert "no records come" in shown
 
 
 def test_state_of_one_half_names_the_other() -> None:

@@ -7,7 +7,7 @@ from typing import Self
 import pytest
 
 from drivers.assigned import Code, Unit
-from drivers.model import Event, EventKind, Mode, Observation, Quantity, Record
+from drivers.model import Event, EventKind, Mode, Observation, Quantity, Raw, Record
 from gateway.clock import ClockState
 from gateway.intake import QUEUE_RECORDS, Intake
 from tests.gateway.fakes import NS_PER_S, LoopClock
@@ -131,6 +131,18 @@ def test_durable_returns_only_when_all_before_it_is_committed() -> None:
                 await world.intake.put("a", rate(n))
             await world.intake.durable()
             assert world.store.commits[-1] == 5
+
+    asyncio.run(main())
+
+
+def test_what_is_kept_is_committed_at_once_and_has_its_number() -> None:
+    async def main() -> None:
+        async with World() as world:
+            await world.intake.put("a", rate(1))
+            async with asyncio.timeout(0.5):
+                sequence = await world.intake.keep("cuff", Raw("x", b"y", 1, 1), "s1")
+            assert world.store.appended[sequence - 1] == ("cuff", Raw("x", b"y", 1, 1), "s1")
+            assert world.store.commits[-1] == 2
 
     asyncio.run(main())
 

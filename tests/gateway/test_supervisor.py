@@ -9,7 +9,7 @@ import pytest
 from drivers import registry
 from drivers.assigned import HEART_RATE_MEASUREMENT
 from drivers.contract import Driver
-from drivers.model import EventKind, Observation
+from drivers.model import Event, EventKind
 from gateway.config import Device
 from gateway.supervisor import TRANSITIONS, State, Supervisor, Trigger
 from gateway.transport.base import Arrival, Reason, TransportError
@@ -82,7 +82,7 @@ def test_a_lost_link_is_an_event_and_its_time_a_gap() -> None:
     sink = supervise(
         [ScriptedTransport(beats(1, 2), ends=GONE), ScriptedTransport(beats(9), ends=GONE)], 2.0
     )
-    kinds = [r.kind if not isinstance(r, Observation) else "rate" for r in sink.records]
+    kinds = [r.kind if isinstance(r, Event) else "rate" for r in sink.records]
     assert kinds[:7] == [
         EventKind.CONNECTED,
         "rate",

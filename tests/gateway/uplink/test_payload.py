@@ -11,6 +11,7 @@ from drivers.model import (
     Bits,
     Coded,
     Compound,
+    Decoded,
     Event,
     EventKind,
     Mode,
@@ -18,6 +19,7 @@ from drivers.model import (
     Origin,
     Quality,
     Quantity,
+    Raw,
     Record,
     SampleArray,
     Special,
@@ -70,7 +72,9 @@ OBSERVATIONS = st.builds(
     st.sampled_from(Origin),
     st.none() | st.text(),
     st.none() | st.sampled_from(BodySite),
+    st.none() | st.builds(Decoded, st.integers(1, 2**60), NATURAL, NATURAL, st.none() | st.text()),
 )
+RAWS = st.builds(Raw, st.text(), st.binary(max_size=20), NS, NS)
 EVENTS = st.builds(
     Event,
     st.sampled_from(EventKind),
@@ -88,7 +92,7 @@ EVENTS = st.builds(
 @st.composite
 def batches(draw: st.DrawFn) -> Batch:
     first = draw(st.integers(1, 2**60))
-    records = draw(st.lists(OBSERVATIONS | EVENTS, min_size=1, max_size=4))
+    records = draw(st.lists(OBSERVATIONS | EVENTS | RAWS, min_size=1, max_size=4))
     entries = tuple(
         Entry(first + n, draw(st.text(max_size=8)), record, draw(st.none() | st.text(max_size=8)))
         for n, record in enumerate(records)
