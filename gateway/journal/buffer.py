@@ -1,7 +1,8 @@
 """Records between `append` and `commit`: in memory, numbered, bounded in bytes. No I/O."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
+from typing import NamedTuple
 
 from gateway.journal.entry import Stream
 from gateway.journal.errors import JournalError, JournalFull
@@ -12,13 +13,20 @@ PENDING_BYTES = 4_194_304
 """Most encoded bytes between `append` and `commit`: four minutes of ten devices, or a disk that hangs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(NamedTuple):
     """A record that is numbered and not durable yet."""
 
     device: str
     at_ns: int
     data: bytes
+
+
+@dataclass(slots=True)
+class _Row:
+    """One stream's records, and the sequence number of the next one."""
+
+    following: int
+    items: list[Pending] = field(default_factory=list)
 
 
 class Buffer:
@@ -28,8 +36,7 @@ class Buffer:
         """Takes the most bytes of records in a frame, and each stream's next sequence number."""
         self._lock = lock
         self._frame_bytes = frame_bytes
-        self._next = following
-        self._items: dict[Stream, list[Pending]] = {stream: [] for stream in Stream}
+        self._rows = {stream: _Row(following[stream]) for stream in Stream}
         self.size_bytes = 0
         """Encoded bytes in it."""
 
@@ -41,22 +48,23 @@ class Buffer:
                 f"record of {item.device!r}: got {size} bytes, expected at most"
                 f" {self._frame_bytes}; split it"
             )
+        row = self._rows[stream]
         with self._lock:
             if self.size_bytes + size > PENDING_BYTES:
                 raise JournalFull(
                     f"journal: {self.size_bytes} of {PENDING_BYTES} bytes wait for a commit;"
                     " commit, or look at the disk"
                 )
-            self._items[stream].append(item)
+            row.items.append(item)
             self.size_bytes += size
-            sequence = self._next[stream]
-            self._next[stream] += 1
+            sequence = row.following
+            row.following = sequence + 1
             return sequence
 
     def chunks(self, stream: Stream) -> list[Chunk]:
         """What is in it now, in order, cut into frames."""
         with self._lock:
-            items = self._items[stream][:]
+            items = self._rows[stream].items[:]
         chunks: list[Chunk] = []
         group: list[bytes] = []
         size = 0
@@ -73,7 +81,8 @@ class Buffer:
     def remove(self, stream: Stream, count: int) -> list[Pending]:
         """Takes the oldest records out: they are durable."""
         with self._lock:
-            taken = self._items[stream][:count]
-            del self._items[stream][:count]
-            self.size_bytes -= sum(len(item.data) for item in taken)
+            items = self._rows[stream].items
+            taken = items[:count]
+            del items[:count]
+            self.size_bytes -= sum([len(item.data) for item in taken])
         return taken

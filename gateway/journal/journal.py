@@ -249,14 +249,18 @@ class Journal:
 
     def _commit_stream(self, stream: Stream, reading: ClockReading) -> None:
         chunks = self._buffer.chunks(stream)
+        if not chunks:
+            return
         count = sum(chunk.count for chunk in chunks)
         make_room = partial(self._evictions.make_room, stream, self._cursor.acknowledged)
         try:
             self._logs[stream].commit(chunks, reading, make_room)
         finally:
             left = sum(chunk.count for chunk in chunks)
-            for item in self._buffer.remove(stream, count - left):
-                _note_time(self._last_ns, item.device, item.at_ns)
+            newest_ns = self._last_ns
+            for device, at_ns, _ in self._buffer.remove(stream, count - left):
+                if at_ns > newest_ns.get(device, at_ns - 1):
+                    newest_ns[device] = at_ns
 
     def read(self, stream: Stream, after: int) -> Batch | None:
         """The batch with sequence `after + 1`, or the next readable one behind it. None when there is none yet.

@@ -30,7 +30,7 @@ from gateway.journal.segment import (
     frame_tag,
 )
 from gateway.journal.state import Evicted
-from gateway.journal.storage import File, Storage
+from gateway.journal.storage import File, Storage, Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class _Active:
     """The segment that this process writes. `contents` lists only what is durable."""
 
     place: Place
-    file: File
+    file: Writer
     cipher: Cipher
     contents: Contents
     block: int = 1
@@ -196,13 +196,14 @@ class StreamLog:
     def _commit_some(
         self, chunks: list[Chunk], reading: ClockReading, make_room: Callable[[], bool]
     ) -> int:
-        """Writes what fits into the open segment, with one sync. Returns how many chunks that is."""
+        """Writes what fits into the open segment: one write, one sync. Returns how many chunks that is."""
         active = self._active
         if active is None or not active.fits(chunks[0]):
             self.seal()
             active = self._active = self._new_segment(reading, make_room)
             self.recent = active.contents
         frames: list[FrameHeader] = []
+        sealed: list[bytearray] = []
         tag, sequence = self._last_tag, self.high_water + 1
         for chunk in chunks:
             if not active.fits(chunk):
@@ -221,10 +222,11 @@ class StreamLog:
                 clock=reading,
             )
             frame, data = active.cipher.seal(header, chunk.plaintext)
-            active.block += frame.size // BLOCK_BYTES
-            active.file.pwrite(data, frame.offset)
+            active.block += len(data) // BLOCK_BYTES
             tag, sequence = frame_tag(frame, data), frame.last_sequence + 1
             frames.append(frame)
+            sealed.append(data)
+        active.file.pwritev(sealed, frames[0].offset)
         active.file.datasync()
         with self._lock:
             active.contents.frames += frames
@@ -253,10 +255,10 @@ class StreamLog:
         )
         cipher, block = self._access.new_segment(header, self._entropy)
         try:
-            file = self._storage.open(spare)
+            file = self._storage.open_writer(spare)
             try:
-                file.pwrite(block, 0)
-                file.pwrite(block, identity.segment_bytes - BLOCK_BYTES)
+                file.pwritev([block], 0)
+                file.pwritev([block], identity.segment_bytes - BLOCK_BYTES)
                 file.datasync()
                 self._storage.rename(spare, self._directory / place.name)
                 # The spare name must be gone first: a file with two names would be used twice.

@@ -8,7 +8,7 @@ import hashlib
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -104,7 +104,7 @@ class SegmentHeader:
         return fixed + hub
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FrameHeader:
     """What a frame says about itself, in the clear.
 
@@ -236,7 +236,7 @@ def parse_header(block: bytes) -> tuple[SegmentHeader, tuple[Recipient, ...]] | 
     except (struct.error, LookupError, ValueError):
         return None
     # Bits that mean nothing today must be as written: what is associated data is packed anew.
-    canonical = header.core() == body[:at] and not body[end:].strip(b"\0")
+    canonical = header.core() == body[:at] and body == body[:end].ljust(len(body), b"\0")
     return (header, recipients) if canonical else None
 
 
@@ -290,32 +290,40 @@ def body_is_whole(header: FrameHeader, frame: bytes) -> bool:
     return len(frame) == header.size and zlib.crc32(frame[FRAME_HEADER_BYTES:]) == header.checksum
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Cipher:
     """A segment's data key at work. The segment header is part of what every tag vouches for."""
 
     header: SegmentHeader
     data_key: bytes = field(repr=False)
+    _aead: AESGCM | ChaCha20Poly1305 = field(init=False, repr=False)
+    _core: bytes = field(init=False, repr=False)
 
-    @property
-    def _aead(self) -> AESGCM | ChaCha20Poly1305:
+    def __post_init__(self) -> None:
         kind = AESGCM if self.header.algorithm == AES_256_GCM else ChaCha20Poly1305
-        return kind(self.data_key)
+        self._aead = kind(self.data_key)
+        self._core = self.header.core()
 
     def _nonce(self, header: FrameHeader) -> bytes:
         return self.header.nonce_field + header.block.to_bytes(8, "big")
 
     def _associated(self, header: FrameHeader) -> bytes:
         """Without the checksum, which is made from the ciphertext."""
-        return self.header.core() + header.pack()[: -_CRC.size]
+        return self._core + header.pack()[: -_CRC.size]
 
-    def seal(self, header: FrameHeader, plaintext: bytes) -> tuple[FrameHeader, bytes]:
-        """A whole frame, and its header with the checksum. Once for each block of a segment: it is the nonce."""
-        body = self._aead.encrypt(self._nonce(header), plaintext, self._associated(header))
-        body = body.ljust(header.size - FRAME_HEADER_BYTES, b"\0")
-        sealed = replace(header, checksum=zlib.crc32(body))
-        packed = sealed.pack()
-        return sealed, packed + _CRC.pack(zlib.crc32(packed)) + body
+    def seal(self, header: FrameHeader, plaintext: bytes) -> tuple[FrameHeader, bytearray]:
+        """A whole frame, and its header, which gets its checksum. Once for each block of a segment: it is the nonce."""
+        frame = bytearray(header.size)
+        packed = header.pack()[: -_CRC.size]
+        with memoryview(frame) as view:
+            body = view[FRAME_HEADER_BYTES:]
+            sealed = body[: len(plaintext) + TAG_BYTES]
+            self._aead.encrypt_into(self._nonce(header), plaintext, self._core + packed, sealed)
+            checksum = zlib.crc32(body)
+        packed += _CRC.pack(checksum)
+        frame[:FRAME_HEADER_BYTES] = packed + _CRC.pack(zlib.crc32(packed))
+        header.checksum = checksum
+        return header, frame
 
     def open(self, header: FrameHeader, frame: bytes) -> bytes:
         """The plaintext. Raises JournalError unless every bit of the frame is as it was written."""
@@ -331,15 +339,15 @@ def unpadded(header: FrameHeader, frame: bytes) -> bytes:
     end = FRAME_OVERHEAD + header.length
     if not body_is_whole(header, frame):
         raise JournalError("checksum")
-    if frame[end:].strip(b"\0"):
+    if frame[end:] != bytes(len(frame) - end):
         raise JournalError("padding")
     return frame[:end]
 
 
-def frame_tag(header: FrameHeader, frame: bytes) -> bytes:
+def frame_tag(header: FrameHeader, frame: bytes | bytearray) -> bytes:
     """The tag of a frame, which the next frame carries on."""
     end = FRAME_OVERHEAD + header.length
-    return frame[end - TAG_BYTES : end]
+    return bytes(frame[end - TAG_BYTES : end])
 
 
 def new_cipher(

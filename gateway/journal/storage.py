@@ -1,11 +1,17 @@
 """The only door between the journal and the disk. No format, no policy: a crash simulator stands here in the tests."""
 
+import errno
 import fcntl
 import os
+from collections.abc import Sequence
+from mmap import mmap
 from pathlib import Path
+from threading import local
 from typing import Protocol, Self
 
 ZEROS = bytes(65_536)
+DIRECT_BYTES = 262_144
+"""Most bytes in one write past the page cache: so much memory stays with a thread that writes."""
 
 
 class File(Protocol):
@@ -30,6 +36,22 @@ class File(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
+
+
+class Writer(Protocol):
+    """A file to which whole blocks are written, at whole blocks. Every method may raise OSError."""
+
+    def pwritev(self, parts: Sequence[bytes | bytearray], offset: int) -> None:
+        """Writes all parts, one behind the other. Not durable before `datasync`."""
+        ...
+
+    def datasync(self) -> None:
+        """As of File."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        ...
 
 
 class Storage(Protocol):
@@ -57,6 +79,10 @@ class Storage(Protocol):
 
     def open(self, path: Path) -> File:
         """Opens an existing file to read and write."""
+        ...
+
+    def open_writer(self, path: Path) -> Writer:
+        """Opens an existing file to write blocks of 4 KiB, in the way that is durable soonest."""
         ...
 
     def lock(self, path: Path) -> File | None:
@@ -90,10 +116,13 @@ class _DiskFile:
             data += more
         return data
 
-    def pwrite(self, data: bytes, offset: int) -> None:
+    def pwrite(self, data: bytes | memoryview, offset: int) -> None:
         written = os.pwrite(self._fd, data, offset)
         while written < len(data):
             written += os.pwrite(self._fd, data[written:], offset + written)
+
+    def pwritev(self, parts: Sequence[bytes | bytearray], offset: int) -> None:
+        self.pwrite(b"".join(parts), offset)
 
     def datasync(self) -> None:
         os.fdatasync(self._fd)
@@ -106,6 +135,30 @@ class _DiskFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class _Aligned(local):
+    """Memory that begins at a page, as a write past the page cache wants it. Each thread has its own."""
+
+    def __init__(self) -> None:
+        self.memory = memoryview(mmap(-1, DIRECT_BYTES))
+
+
+_aligned = _Aligned()
+
+
+class _DirectFile(_DiskFile):
+    """Writes past the page cache: a sync then has nothing left to copy, and takes two thirds of the time."""
+
+    def pwritev(self, parts: Sequence[bytes | bytearray], offset: int) -> None:
+        memory, filled = _aligned.memory, 0
+        for part in parts:
+            if filled + len(part) > DIRECT_BYTES:
+                self.pwrite(memory[:filled], offset)
+                offset, filled = offset + filled, 0
+            memory[filled : filled + len(part)] = part
+            filled += len(part)
+        self.pwrite(memory[:filled], offset)
 
 
 class FileStorage:
@@ -145,6 +198,15 @@ class FileStorage:
     def open(self, path: Path) -> File:
         """See Storage."""
         return _DiskFile(path, os.O_RDWR)
+
+    def open_writer(self, path: Path) -> Writer:
+        """See Storage. Through the page cache where the file system knows no other way."""
+        try:
+            return _DirectFile(path, os.O_WRONLY | os.O_DIRECT)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return _DiskFile(path, os.O_WRONLY)
 
     def lock(self, path: Path) -> File | None:
         """See Storage."""

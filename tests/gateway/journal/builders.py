@@ -1,5 +1,6 @@
 """A journal on a simulated disk, and records that can be told apart."""
 
+import os
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -41,6 +42,7 @@ def open_journal(
     boot_id: str = "boot-1",
     segments: int = 64,
     segment_bytes: int = SEGMENT,
+    entropy: Callable[[int], bytes] = os.urandom,
 ) -> Journal:
     return Journal.open(
         directory,
@@ -50,6 +52,7 @@ def open_journal(
         max_bytes=segments * segment_bytes,
         storage=storage,
         segment_bytes=segment_bytes,
+        entropy=entropy,
     )
 
 

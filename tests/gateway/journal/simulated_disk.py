@@ -1,10 +1,13 @@
 """A disk in memory that loses power: what was not synced survives in part, torn, or not at all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from errno import ENOENT
 from pathlib import Path
 from random import Random
 from typing import Self
+
+BLOCK_BYTES = 4096
+SECTOR_BYTES = 512
 
 
 class PowerCutError(Exception):
@@ -23,11 +26,22 @@ class Inode:
         self.unsynced.clear()
 
     def crash(self, random: Random) -> None:
-        survivors = [write for write in self.unsynced if random.random() < 0.5]
-        for n, (offset, whole) in enumerate(survivors):
-            torn = n == len(survivors) - 1 and random.random() < 0.7
-            data = whole[: random.randrange(len(whole) + 1)] if torn else whole
-            self.durable[offset : offset + len(data)] = data
+        """Each write survives whole, up to some byte, in any of its sectors, or not at all."""
+        for start, data in self.unsynced:
+            sectors = -(-len(data) // SECTOR_BYTES)
+            match random.randrange(4):
+                case 0:
+                    spans = [(0, len(data))]
+                case 1:
+                    spans = [(0, random.randrange(len(data) + 1))]
+                case 2:
+                    kept = [n * SECTOR_BYTES for n in range(sectors) if random.random() < 0.5]
+                    spans = [(at, at + SECTOR_BYTES) for at in kept]
+                case _:
+                    spans = []
+            for at, end in spans:
+                piece = data[at:end]
+                self.durable[start + at : start + at + len(piece)] = piece
         self.unsynced.clear()
         self.cache[:] = self.durable
 
@@ -48,9 +62,10 @@ class Directory:
         self.unsynced.clear()
 
     def crash(self, random: Random) -> None:
-        del self.unsynced[random.randrange(len(self.unsynced) + 1) :]
-        self.sync()
-        self.cache = dict(self.durable)
+        if self.unsynced:
+            del self.unsynced[random.randrange(len(self.unsynced) + 1) :]
+            self.sync()
+            self.cache = dict(self.durable)
 
 
 def _apply(names: dict[str, Inode], name: str, inode: Inode | None) -> None:
@@ -66,12 +81,18 @@ class SimulatedFile:
 
     def pread(self, size: int, offset: int) -> bytes:
         self._disk.check("pread", self._path, offset, size)
-        return bytes(self._inode.cache[offset : offset + size])
+        return bytes(memoryview(self._inode.cache)[offset : offset + size])
 
     def pwrite(self, data: bytes, offset: int) -> None:
         self._inode.cache[offset : offset + len(data)] = data
         self._inode.unsynced.append((offset, data))
+        self._disk.dirty.append(self._inode)
         self._disk.step("pwrite", self._path)
+
+    def pwritev(self, parts: Sequence[bytes | bytearray], offset: int) -> None:
+        data = b"".join(parts)
+        assert offset % BLOCK_BYTES == len(data) % BLOCK_BYTES == 0
+        self.pwrite(data, offset)
 
     def datasync(self) -> None:
         self._disk.step("datasync", self._path)
@@ -88,7 +109,14 @@ class SimulatedFile:
 
 
 class SimulatedDisk:
-    """Storage with a power cut after a number of steps, and faults on demand."""
+    """Storage with a power cut after a number of steps, and faults on demand.
+
+    Attributes:
+        steps_left: changes and syncs until the power goes; None for never.
+        fault: asked at each call with its name and path; what it returns is raised. A write that fails may have
+            reached the disk in part; any other call that fails has done nothing.
+        dirty: files that were written since the last crash, with repeats.
+    """
 
     def __init__(self) -> None:
         self.directories: dict[Path, Directory] = {Path("/"): Directory()}
@@ -98,12 +126,20 @@ class SimulatedDisk:
         self.bad_blocks: Callable[[Path, int, int], OSError | None] = lambda _path, _offset, _size: (
             None
         )
+        self.dirty: list[Inode] = []
 
     def step(self, operation: str, path: Path) -> None:
+        self.look(operation, path)
+        self.burn()
+
+    def burn(self) -> None:
+        """One step nearer to the power cut. What was done but not synced may or may not survive it."""
         if self.steps_left is not None:
             if self.steps_left == 0:
                 raise PowerCutError
             self.steps_left -= 1
+
+    def look(self, operation: str, path: Path) -> None:
         if error := self.fault(operation, path):
             raise error
 
@@ -113,10 +149,10 @@ class SimulatedDisk:
 
     def crash(self, random: Random) -> None:
         """The power goes, and comes back."""
-        inodes = {id(i): i for d in self.directories.values() for i in d.cache.values()}
-        inodes |= {id(i): i for d in self.directories.values() for i in d.durable.values()}
-        for inode in inodes.values():
-            inode.crash(random)
+        for inode in self.dirty:
+            if inode.unsynced:
+                inode.crash(random)
+        self.dirty.clear()
         for directory in self.directories.values():
             directory.crash(random)
         self.locked.clear()
@@ -129,6 +165,7 @@ class SimulatedDisk:
             raise FileNotFoundError(ENOENT, "no such file", str(path)) from None
 
     def make_directory(self, path: Path) -> None:
+        self.look("make_directory", path)
         self.directories.setdefault(path, Directory())  # never lost: making it again is harmless
 
     def sync_directory(self, path: Path) -> None:
@@ -136,33 +173,41 @@ class SimulatedDisk:
         self.directories[path].sync()
 
     def list(self, path: Path) -> list[str]:
+        self.look("list", path)
         return list(self.directories[path].cache)
 
     def size(self, path: Path) -> int:
+        self.look("size", path)
         return len(self._inode(path).cache)
 
     def create(self, path: Path, size: int) -> None:
-        self.step("create", path)
+        self.look("create", path)
         self.directories[path.parent].set(path.name, Inode(size))
+        self.burn()
 
     def open(self, path: Path) -> SimulatedFile:
-        if error := self.fault("open", path):
-            raise error
+        self.look("open", path)
         return SimulatedFile(self, path, self._inode(path))
 
+    def open_writer(self, path: Path) -> SimulatedFile:
+        return self.open(path)
+
     def lock(self, path: Path) -> SimulatedFile | None:
+        self.look("lock", path)
         if path in self.locked:
             return None
         self.locked.add(path)
         return SimulatedFile(self, path, Inode(0))
 
     def rename(self, old: Path, new: Path) -> None:
+        self.look("rename", new)
         inode = self._inode(old)
         self.directories[old.parent].set(old.name, None)
         self.directories[new.parent].set(new.name, inode)
-        self.step("rename", new)
+        self.burn()
 
     def unlink(self, path: Path) -> None:
+        self.look("unlink", path)
         self._inode(path)
         self.directories[path.parent].set(path.name, None)
-        self.step("unlink", path)
+        self.burn()
