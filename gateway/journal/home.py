@@ -19,10 +19,14 @@ def lock(directory: Path, storage: Storage) -> File:
     lock_file = storage.lock(directory / "lock")
     if lock_file is None:
         raise JournalError(f"journal {directory}: another process has it open; stop that one first")
-    for name in (*Stream, "spare"):
-        storage.make_directory(directory / name)
-    storage.sync_directory(directory)
-    storage.sync_directory(directory.parent)
+    try:
+        for name in (*Stream, "spare"):
+            storage.make_directory(directory / name)
+        storage.sync_directory(directory)
+        storage.sync_directory(directory.parent)
+    except OSError:
+        lock_file.close()
+        raise
     return lock_file
 
 

@@ -115,6 +115,8 @@ class StreamLog:
             end = contents.end
             self._last_tag = contents.last_tag or self._last_tag
             self.last_frame = contents.frames[-1] if contents.frames else None
+            if end > floor:
+                self._scanned = self._places[-1], contents
         if end <= floor:
             self.damage.note(Damage(self.stream, end, floor, "missing"))
             end = floor + 1
@@ -149,7 +151,10 @@ class StreamLog:
                 contents = self._contents(place)
                 frame = contents.find(want) if contents else None
             if contents is None:
-                self._scanned = place, self._scan(place, until)
+                try:
+                    self._scanned = place, self._scan(place, until)
+                except OSError as error:
+                    raise JournalError(f"journal {self.stream}: cannot read: {error}") from error
             elif frame is None:
                 want = until
             elif (batch := self._open(place, frame)) is not None:
@@ -162,7 +167,7 @@ class StreamLog:
         newest = len(self._places) - 1
         for at in range(newest, max(newest - segments, -1), -1):
             place = self._places[at]
-            contents = self._scan(place, self._end_of(at) + 1)
+            contents = self._contents(place) or self._scan(place, self._end_of(at) + 1)
             for frame in reversed(contents.frames):
                 if frame.boot_id != boot_id:
                     return
@@ -303,7 +308,12 @@ class StreamLog:
     def _give_back_oldest(self) -> None:
         with self._lock:
             place = self._places.pop(0)
-        self._pool.put(self._directory / place.name)
+        try:
+            self._pool.put(self._directory / place.name)
+        except OSError:
+            with self._lock:
+                self._places.insert(0, place)  # it is still there, and so is what it holds
+            raise
 
     def _end_of(self, at: int) -> int:
         """The last sequence number of a segment: what follows begins behind it."""

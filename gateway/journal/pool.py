@@ -76,16 +76,21 @@ class Pool:
         return True
 
     def put(self, path: Path) -> None:
-        """Takes a segment file back. Nobody may read it any more."""
+        """Takes a segment file back. Nobody may read it any more. An OSError says that it kept its name."""
         spare = self._name()
         self._storage.rename(path, spare)
-        # The old name must be gone before another segment is written under the new one.
-        self._storage.sync_directory(path.parent)
-        self._storage.sync_directory(self._directory)
+        try:
+            # The old name must be gone before another segment is written under the new one.
+            self._storage.sync_directory(path.parent)
+            self._storage.sync_directory(self._directory)
+        except OSError:
+            return  # it rests until the next start: after a power cut its old name may be back
         self._spares.append(spare)
         if len(self._spares) > SPARE_FILES:
-            self._storage.unlink(self._spares.pop())
-            self.files -= 1
+            with suppress(OSError):
+                self._storage.unlink(self._spares[-1])
+                self._spares.pop()
+                self.files -= 1
 
     def drop(self, path: Path) -> None:
         """A file that could not be written is not tried again."""

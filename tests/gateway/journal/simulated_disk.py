@@ -78,6 +78,7 @@ def _apply(names: dict[str, Inode], name: str, inode: Inode | None) -> None:
 class SimulatedFile:
     def __init__(self, disk: "SimulatedDisk", path: Path, inode: Inode) -> None:
         self._disk, self._path, self._inode = disk, path, inode
+        self.locks = False
 
     def pread(self, size: int, offset: int) -> bytes:
         self._disk.check("pread", self._path, offset, size)
@@ -99,7 +100,8 @@ class SimulatedFile:
         self._inode.sync()
 
     def close(self) -> None:
-        self._disk.locked.discard(self._path)
+        if self.locks:
+            self._disk.locked.discard(self._path)
 
     def __enter__(self) -> Self:
         return self
@@ -120,6 +122,7 @@ class SimulatedDisk:
 
     def __init__(self) -> None:
         self.directories: dict[Path, Directory] = {Path("/"): Directory()}
+        self._by_name = {"": self.directories[Path("/")]}
         self.locked: set[Path] = set()
         self.steps_left: int | None = None
         self.fault: Callable[[str, Path], OSError | None] = lambda _operation, _path: None
@@ -160,21 +163,23 @@ class SimulatedDisk:
 
     def _inode(self, path: Path) -> Inode:
         try:
-            return self.directories[path.parent].cache[path.name]
+            directory, _, name = str(path).rpartition("/")
+            return self._by_name[directory].cache[name]
         except KeyError:
             raise FileNotFoundError(ENOENT, "no such file", str(path)) from None
 
     def make_directory(self, path: Path) -> None:
         self.look("make_directory", path)
-        self.directories.setdefault(path, Directory())  # never lost: making it again is harmless
+        if path not in self.directories:  # never lost: making it again is harmless
+            self.directories[path] = self._by_name[str(path)] = Directory()
 
     def sync_directory(self, path: Path) -> None:
         self.step("sync_directory", path)
-        self.directories[path].sync()
+        self._by_name[str(path).rstrip("/")].sync()
 
     def list(self, path: Path) -> list[str]:
         self.look("list", path)
-        return list(self.directories[path].cache)
+        return list(self._by_name[str(path).rstrip("/")].cache)
 
     def size(self, path: Path) -> int:
         self.look("size", path)
@@ -197,7 +202,9 @@ class SimulatedDisk:
         if path in self.locked:
             return None
         self.locked.add(path)
-        return SimulatedFile(self, path, Inode(0))
+        file = SimulatedFile(self, path, Inode(0))
+        file.locks = True
+        return file
 
     def rename(self, old: Path, new: Path) -> None:
         self.look("rename", new)
