@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.journal.entry import Stream
-from gateway.journal.scan import find_header, scan
+from gateway.journal.scan import UNREADABLE, find_header, scan
 from gateway.journal.segment import BLOCK_BYTES, FrameHeader, SegmentHeader, parse_header
 from gateway.journal.storage import File, Storage
 
@@ -32,7 +32,7 @@ def places_in(storage: Storage, directory: Path) -> list[Place]:
 
 
 def read_segment(storage: Storage, path: Path) -> bytes:
-    """A whole segment file. Blocks that the disk cannot read are zeros: each costs its frame and no more."""
+    """A whole segment file. A block that the disk cannot read is UNREADABLE: it costs its frame and no more."""
     try:
         with storage.open(path) as file:
             size = storage.size(path)
@@ -48,7 +48,7 @@ def _block(file: File, offset: int) -> bytes:
     try:
         return file.pread(BLOCK_BYTES, offset)
     except OSError:
-        return bytes(BLOCK_BYTES)
+        return UNREADABLE
 
 
 def frames_in(

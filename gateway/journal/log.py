@@ -115,7 +115,13 @@ class StreamLog:
             end = contents.end
             self._last_tag = contents.last_tag or self._last_tag
             self.last_frame = contents.frames[-1] if contents.frames else None
-            if end > floor:
+            if contents.hidden:
+                # How many numbers were given away there is unknown, and none of them may be given again.
+                self.damage.note(
+                    Damage(self.stream, end, end + contents.hidden - 1, "unreadable")
+                )
+                end += contents.hidden
+            elif end > floor:
                 self._scanned = self._places[-1], contents
         if end <= floor:
             self.damage.note(Damage(self.stream, end, floor, "missing"))

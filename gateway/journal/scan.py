@@ -20,6 +20,12 @@ RATE_SPAN_NS = 10_000_000_000
 """A rate over less than ten commits says more about their moments than about the devices."""
 
 
+UNREADABLE = b"\xff" * BLOCK_BYTES
+"""Stands for a block that the disk does not give back. No frame begins like it."""
+LEAST_ENTRY_BYTES = 16
+"""No record is shorter: a bound for how many a block can hold."""
+
+
 @dataclass(frozen=True, slots=True)
 class Damage:
     """Sequence numbers that were given to records and cannot be read any more.
@@ -60,12 +66,18 @@ class DamageNotes:
 
 @dataclass(slots=True)
 class Contents:
-    """The frames of one segment in order, and what is damaged. `end` is the sequence number that follows them."""
+    """The frames of one segment in order, and what is damaged.
+
+    Attributes:
+        end: the sequence number that follows them.
+        hidden: most records that unreadable blocks may hold behind the last frame.
+    """
 
     end: int
     frames: list[FrameHeader] = field(default_factory=list)
     damage: list[Damage] = field(default_factory=list)
     last_tag: bytes | None = None
+    hidden: int = 0
 
     def bytes_s(self) -> float | None:
         """Bytes on disk a second between its first frame and its last; None where that is too short to tell."""
@@ -107,7 +119,7 @@ def scan(
     given away, so they must not be given again.
 
     Args:
-        segment: the whole file; blocks that could not be read are zeros.
+        segment: the whole file; blocks that could not be read are UNREADABLE.
         first: the sequence number that the segment begins with.
         until: the one that the next segment begins with; None for the newest segment, whose end is where no
             frame follows.
@@ -119,6 +131,7 @@ def scan(
         header = find_header(segment)
         contents = Contents(end=first, last_tag=header.previous_tag if header else None)
     block, blocks = max(start, 1), start + len(segment) // BLOCK_BYTES - 1
+    behind = block
     while block < blocks:
         offset = (block - start) * BLOCK_BYTES
         frame = parse_frame(segment[offset : offset + FRAME_HEADER_BYTES])
@@ -134,11 +147,20 @@ def scan(
         if until is not None and frame.last_sequence >= until:
             break  # written again in the next segment, after this one's fsync failed
         _take(contents, frame, segment[offset : offset + frame.size])
-        block += frame.size // BLOCK_BYTES
+        behind = block = block + frame.size // BLOCK_BYTES
+    if until is None:
+        contents.hidden = _hidden(segment[(behind - start) * BLOCK_BYTES : (blocks - start) * BLOCK_BYTES])
     if until is not None and contents.end < until:
         contents.damage.append(Damage(stream, contents.end, until - 1, "missing"))
         contents.end = until
     return contents
+
+
+def _hidden(rest: bytes) -> int:
+    """Most records in what follows the first unreadable block."""
+    starts = range(0, len(rest), BLOCK_BYTES)
+    first = next((at for at in starts if rest.startswith(UNREADABLE, at)), len(rest))
+    return (len(rest) - first) // LEAST_ENTRY_BYTES
 
 
 def _take(contents: Contents, frame: FrameHeader, data: bytes) -> None:
