@@ -36,4 +36,6 @@ def test_power_cuts_lose_nothing_invent_nothing_and_repeat_nothing(
         named += sum(map(len, history.named.values()))
         assert sum(history.committed.values()) > CUTS
     print(f"histories {SEEDS[part::PARTS]}: {repeats} repeats removed, {named} losses named")  # noqa: T201
-    assert SEED is not None or (repeats and named), "cuts between sending and the cursor, and evictions"
+    assert SEED is not None or (repeats and named), (
+        "cuts between sending and the cursor, and evictions"
+    )

@@ -27,7 +27,9 @@ serve(Path(sys.argv[1]))
 
 
 def say(text: str) -> None:
-    os.write(1, f"{text}\n".encode())  # at once and whole: no buffer of ours, and shorter than a pipe's
+    os.write(
+        1, f"{text}\n".encode()
+    )  # at once and whole: no buffer of ours, and shorter than a pipe's
 
 
 def serve(here: Path) -> None:

@@ -1,0 +1,51 @@
+"""Journals of every format that was ever written are kept in tests/journals and read."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gateway.journal.entry import Stream
+from gateway.journal.keys import HubKey
+from gateway.journal.storage import DISK
+from tests.gateway.journal.builders import open_journal, vital
+from tests.journals.facts import facts
+
+KEPT = sorted(path for path in Path(__file__).parents[2].glob("journals/v*") if path.is_dir())
+
+
+def within(kept: object, found: object) -> bool:
+    """Whether everything that was kept is found; a later release may say more."""
+    if isinstance(kept, dict):
+        return isinstance(found, dict) and all(
+            name in found and within(part, found[name]) for name, part in kept.items()
+        )
+    if isinstance(kept, list):
+        return isinstance(found, list) and len(kept) == len(found) and all(map(within, kept, found))
+    return kept == found
+
+
+def test_there_is_one_of_each_format() -> None:
+    assert [path.name for path in KEPT] == ["v1"]
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=lambda path: path.name)
+def test_a_kept_journal_is_read_and_goes_on(kept: Path, tmp_path: Path) -> None:
+    here = shutil.copytree(kept, tmp_path / "kept")
+    journal = open_journal(
+        DISK,
+        here / "journal",
+        key=HubKey.from_bytes((here / "hub.key").read_bytes()),
+        segment_bytes=24_576,
+        boot_id="boot-later",
+    )
+    contents = json.loads((here / "contents.json").read_text(encoding="utf-8"))
+    assert sum(map(len, contents.values())) > 15
+    for stream in Stream:
+        assert within(contents[stream], facts(journal, stream)), stream
+    assert journal.acknowledged(Stream.WAVEFORM) == 4
+    assert journal.recovery.previous_boot_id == "boot-1"
+    assert [*journal.recovery.damage, *journal.take_damage()] == []
+    journal.append("belt", vital(101))
+    journal.close()
