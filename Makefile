@@ -14,7 +14,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 # Only from make's own command line: SECONDS is also a variable of the shell that called make.
 DEMO_ARGS = $(if $(filter command,$(firstword $(origin SECONDS))),--seconds $(SECONDS)) $(if $(RECORD),--record '$(RECORD)') $(if $(SEALED),--sealed) $(ARGS)
 
-.PHONY: help setup demo test check bench lock clean
+.PHONY: help setup demo test check soak bench lock clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z]*\):.*##/  make \1 -/p' Makefile
@@ -48,15 +48,21 @@ check: $(READY)  ## format, lint, strict types, import arrows, then documents, s
 	$(VENV)/bin/lint-imports
 	$(PY) -m pytest -q tests/test_project.py
 
-bench: $(READY)  ## what one second of a device's data costs at each station of the hub
+soak: $(READY)  ## the long proofs of journal and delivery: ten times the power cuts, kills and broken connections
+	@tools/need.sh mosquitto dbus-daemon
+	WARDLINK_CRASHES=100000 WARDLINK_KILLS=2000 WARDLINK_CYCLES=500 $(PY) -m pytest -v -s --timeout=7200 \
+		tests/gateway/journal tests/gateway/receiver/test_delivery.py $(ARGS)
+
+bench: $(READY)  ## what a device's data costs the hub, and the journal beside its peers
 	$(PY) tools/bench.py
+	$(PY) tools/bench_journal.py
 
 COMPILE = $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
 lock: $(UV)  ## pin the newest allowed version of every package anew
 	$(COMPILE) --output-file requirements/run.txt pyproject.toml
-	$(COMPILE) --output-file requirements/dev.txt --constraint requirements/run.txt --group dev --group demo pyproject.toml
+	$(COMPILE) --output-file requirements/dev.txt --constraint requirements/run.txt --group dev --group demo --group bench pyproject.toml
 	echo uv | $(COMPILE) --output-file requirements/uv.txt -
 
 clean:  ## remove .venv and every cache

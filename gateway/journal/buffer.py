@@ -27,6 +27,7 @@ class _Row:
 
     following: int
     items: list[Pending] = field(default_factory=list)
+    size_bytes: int = 0
 
 
 class Buffer:
@@ -56,15 +57,23 @@ class Buffer:
                     " commit, or look at the disk"
                 )
             row.items.append(item)
+            row.size_bytes += size
             self.size_bytes += size
             sequence = row.following
             row.following = sequence + 1
             return sequence
 
+    def waiting(self) -> list[Stream]:
+        """The streams that have records in it, in the order in which they are sent."""
+        return [stream for stream, row in self._rows.items() if row.items]
+
     def chunks(self, stream: Stream) -> list[Chunk]:
         """What is in it now, in order, cut into frames."""
+        row = self._rows[stream]
         with self._lock:
-            items = self._rows[stream].items[:]
+            items, size = row.items[:], row.size_bytes
+        if size <= self._frame_bytes:
+            return [Chunk(len(items), join([item.data for item in items]))]
         chunks: list[Chunk] = []
         group: list[bytes] = []
         size = 0
@@ -81,8 +90,9 @@ class Buffer:
     def remove(self, stream: Stream, count: int) -> list[Pending]:
         """Takes the oldest records out: they are durable."""
         with self._lock:
-            items = self._rows[stream].items
-            taken = items[:count]
-            del items[:count]
-            self.size_bytes -= sum([len(item.data) for item in taken])
+            row = self._rows[stream]
+            taken, row.items = row.items[:count], row.items[count:]
+            size = sum([len(item.data) for item in taken])
+            row.size_bytes -= size
+            self.size_bytes -= size
         return taken

@@ -236,7 +236,7 @@ class Journal:
         reading = self._clock.read()
         follow_cursor(self._cursor, self._logs)
         errors: list[JournalError] = []
-        for stream in Stream:
+        for stream in self._buffer.waiting():
             try:
                 self._commit_stream(stream, reading)
             except JournalError as error:
@@ -249,8 +249,6 @@ class Journal:
 
     def _commit_stream(self, stream: Stream, reading: ClockReading) -> None:
         chunks = self._buffer.chunks(stream)
-        if not chunks:
-            return
         count = sum(chunk.count for chunk in chunks)
         make_room = partial(self._evictions.make_room, stream, self._cursor.acknowledged)
         try:

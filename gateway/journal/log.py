@@ -117,9 +117,7 @@ class StreamLog:
             self.last_frame = contents.frames[-1] if contents.frames else None
             if contents.hidden:
                 # How many numbers were given away there is unknown, and none of them may be given again.
-                self.damage.note(
-                    Damage(self.stream, end, end + contents.hidden - 1, "unreadable")
-                )
+                self.damage.note(Damage(self.stream, end, end + contents.hidden - 1, "unreadable"))
                 end += contents.hidden
             elif end > floor:
                 self._scanned = self._places[-1], contents

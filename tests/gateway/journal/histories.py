@@ -6,8 +6,8 @@ Every choice follows from the seed, so a history that went wrong can be seen aga
 from contextlib import suppress
 from random import Random
 
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from drivers.model import Record
 from gateway.journal.entry import Stream

@@ -2,7 +2,6 @@
 
 import errno
 import os
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from random import Random

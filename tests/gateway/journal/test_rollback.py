@@ -1,9 +1,9 @@
 """What no hub can see in its own journal, the receiver sees: a cut tail, an old segment, an old disk."""
 
 import base64
-from collections.abc import Mapping
 from pathlib import Path
 from random import Random
+from typing import Any, cast
 
 from gateway.config import Hub
 from gateway.journal.entry import Stream
@@ -38,7 +38,7 @@ class Link:
         verify = base64.b64encode(KEY.verify_key).decode()
         self.intake = Intake("ward", {"hub-1": verify}, Ledger(), self.clock, grace_s=0)
         self.sent = 0
-        self.lines: list[Mapping[str, object]] = []
+        self.lines: list[dict[str, Any]] = []
 
     def deliver(self, journal: Journal) -> None:
         """Everything behind what was sent, then a heartbeat."""
@@ -53,13 +53,12 @@ class Link:
     def _take(self, message: Outgoing) -> None:
         signature = KEY.sign(signed_bytes(message.topic, message.payload))
         text = base64.b64encode(signature).decode()
-        self.lines += self.intake.take(
-            Incoming(1, message.topic, message.payload, retain=False, signature=text)
-        )
-        self.lines += self.intake.due()
+        incoming = Incoming(1, message.topic, message.payload, retain=False, signature=text)
+        lines = [*self.intake.take(incoming), *self.intake.due()]
+        self.lines += cast("list[dict[str, Any]]", lines)
 
     @property
-    def gaps(self) -> list[tuple[object, object, object]]:
+    def gaps(self) -> list[tuple[str, int, int]]:
         return [
             (line["cause"], line["first"], line["last"])
             for line in self.lines
@@ -67,7 +66,7 @@ class Link:
         ]
 
     @property
-    def sequences(self) -> list[object]:
+    def sequences(self) -> list[int]:
         return [line["sequence"] for line in self.lines if line["type"] == "entry"]
 
 
