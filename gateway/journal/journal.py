@@ -255,10 +255,8 @@ class Journal:
             self._logs[stream].commit(chunks, reading, make_room)
         finally:
             left = sum(chunk.count for chunk in chunks)
-            newest_ns = self._last_ns
             for device, at_ns, _ in self._buffer.remove(stream, count - left):
-                if at_ns > newest_ns.get(device, at_ns - 1):
-                    newest_ns[device] = at_ns
+                _note_time(self._last_ns, device, at_ns)
 
     def read(self, stream: Stream, after: int) -> Batch | None:
         """The batch with sequence `after + 1`, or the next readable one behind it. None when there is none yet.

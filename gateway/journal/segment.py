@@ -296,7 +296,7 @@ class Cipher:
 
     header: SegmentHeader
     data_key: bytes = field(repr=False)
-    _aead: AESGCM | ChaCha20Poly1305 = field(init=False, repr=False)
+    _aead: AESGCM | ChaCha20Poly1305 = field(init=False, repr=False, compare=False)
     _core: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -73,7 +73,7 @@ def write(directory: Path) -> None:
         return open_journal(
             DISK,
             directory / "journal",
-            key=HubKey.from_bytes(raw),
+            key=HubKey(raw),
             segment_bytes=SEGMENT_BYTES,
             entropy=random.randbytes,
         )

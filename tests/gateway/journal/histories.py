@@ -3,16 +3,17 @@
 Every choice follows from the seed, so a history that went wrong can be seen again.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from random import Random
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from drivers.model import Record
+from gateway.journal import readers
 from gateway.journal.entry import Stream
 from gateway.journal.journal import Journal, JournalFull
-from gateway.journal.keys import HubKey
 from gateway.receiver.ledger import Key, Ledger, Span
 from tests.gateway.journal.builders import MAKERS, open_journal, read_all
 from tests.gateway.journal.simulated_disk import PowerCutError, SimulatedDisk
@@ -22,20 +23,22 @@ TIGHT, ROOMY = 14, 4096
 STREAMS = tuple(Stream)
 
 
-class QuickKey(HubKey):
-    """Wraps with AES instead of HPKE, which would take most of the time and is not what is looked at here."""
+class QuickSuite:
+    """AES in the place of HPKE, which would take most of the time and is not what is looked at here."""
 
-    _aead = AESGCM(bytes(32))
+    def __init__(self) -> None:
+        self._aead = AESGCM(bytes(32))
 
-    @staticmethod
-    def wrap(data_key: bytes, _public: X25519PublicKey, info: bytes) -> bytes:
-        return QuickKey._aead.encrypt(bytes(12), data_key, info)
+    def encrypt(self, data_key: bytes, _public: object, info: bytes) -> bytes:
+        return self._aead.encrypt(bytes(12), data_key, info)
 
-    def unwrap(self, wrapped: bytes, info: bytes) -> bytes:
+    def decrypt(self, wrapped: bytes, _private: object, info: bytes) -> bytes:
         return self._aead.decrypt(bytes(12), wrapped, info)
 
 
-KEY = QuickKey.generate()
+def quick_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the rest of a test, data keys are wrapped quickly."""
+    monkeypatch.setattr(readers, "_SUITES", dict.fromkeys(readers._SUITES, QuickSuite()))
 
 
 class Receiver:
@@ -61,7 +64,8 @@ class Receiver:
 class History:
     """One hub from its first start on, and what must be true of it after each of its power cuts."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, start: Callable[..., Journal] = open_journal) -> None:
+        self._start = start
         self.random = Random(seed)
         self.disk = SimulatedDisk()
         self.segments = TIGHT if seed % 5 == 0 else ROOMY
@@ -84,11 +88,10 @@ class History:
         self._deliver(self._open("boot-last"))
 
     def _open(self, boot_id: str) -> Journal:
-        journal = open_journal(
+        journal = self._start(
             self.disk,
             boot_id=boot_id,
             segments=self.segments,
-            key=KEY,
             entropy=self.random.randbytes,
         )
         if any(self.committed.values()):

@@ -7,8 +7,7 @@ import os
 
 import pytest
 
-from gateway.journal import segment
-from tests.gateway.journal.histories import History, QuickKey
+from tests.gateway.journal.histories import History, quick_keys
 
 CRASHES = int(os.environ.get("WARDLINK_CRASHES", "10000"))
 CUTS = 25
@@ -23,7 +22,7 @@ SEEDS = range(CRASHES // CUTS) if SEED is None else range(int(SEED), int(SEED) +
 def test_power_cuts_lose_nothing_invent_nothing_and_repeat_nothing(
     part: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segment, "wrap", QuickKey.wrap)
+    quick_keys(monkeypatch)
     repeats = named = 0
     for seed in SEEDS[part::PARTS]:
         history = History(seed)

@@ -9,11 +9,10 @@ from random import Random
 import pytest
 
 from drivers.model import Record
-from gateway.journal import segment
 from gateway.journal.entry import Stream
 from gateway.journal.journal import Journal, JournalError
 from tests.gateway.journal.builders import MAKERS, open_journal, read_all
-from tests.gateway.journal.histories import KEY, QuickKey
+from tests.gateway.journal.histories import quick_keys
 from tests.gateway.journal.simulated_disk import SimulatedDisk
 
 SEGMENTS = 10
@@ -60,9 +59,7 @@ class Hub:
     def open(self) -> Journal:
         for _ in range(MAX_TRIES):
             with suppress(JournalError):
-                journal = open_journal(
-                    self.disk, segments=SEGMENTS, key=KEY, entropy=self.random.randbytes
-                )
+                journal = open_journal(self.disk, segments=SEGMENTS, entropy=self.random.randbytes)
                 for damage in journal.recovery.damage:
                     self._name(damage.stream, damage.first_sequence, damage.last_sequence)
                 for stream in Stream:
@@ -163,7 +160,7 @@ def outage(first: int, length: int, code: int) -> int:
 
 @pytest.fixture(autouse=True)
 def _quick_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segment, "wrap", QuickKey.wrap)
+    quick_keys(monkeypatch)
 
 
 @pytest.mark.parametrize(("code", "length"), OUTAGES)

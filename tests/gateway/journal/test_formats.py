@@ -36,7 +36,7 @@ def test_a_kept_journal_is_read_and_goes_on(kept: Path, tmp_path: Path) -> None:
     journal = open_journal(
         DISK,
         here / "journal",
-        key=HubKey.from_bytes((here / "hub.key").read_bytes()),
+        key=HubKey((here / "hub.key").read_bytes()),
         segment_bytes=24_576,
         boot_id="boot-later",
     )

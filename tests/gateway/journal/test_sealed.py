@@ -1,7 +1,6 @@
 """A journal for the clinic alone: the hub keeps it, sends it, gives it free, and cannot read it."""
 
 import os
-from random import Random
 from typing import Any, cast
 
 import pytest
@@ -28,8 +27,8 @@ from tests.gateway.journal.builders import (
     vital,
     wave,
 )
-from tests.gateway.journal.simulated_disk import PowerCutError, SimulatedDisk
-from tests.gateway.journal.test_crash import Model, work
+from tests.gateway.journal.histories import History
+from tests.gateway.journal.simulated_disk import SimulatedDisk
 from tests.gateway.journal.test_tamper import forge_frame
 
 CLINIC = ClinicKey.generate()
@@ -248,18 +247,12 @@ def test_what_nobody_here_can_open_is_named() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_power_cuts_lose_nothing_that_was_sealed(seed: int) -> None:
-    random, disk, model = Random(seed), SimulatedDisk(), Model()
-    for cut in range(60):
-        disk.steps_left = random.randrange(1, 90)
-        try:
-            journal: Any = AtTheClinic(open_for(disk, boot_id=f"boot-{cut}", segments=4096))
-            model.check(journal)
-            work(journal, model, random)
-        except PowerCutError:
-            pass
-        disk.crash(random)
-    model.check(cast("Journal", AtTheClinic(open_for(disk))))
-    assert sum(model.committed.values()) > 60
+    def start(disk: SimulatedDisk, **options: Any) -> Journal:
+        return cast("Journal", AtTheClinic(open_for(disk, **options)))
+
+    history = History(seed, start)
+    history.run(60)
+    assert sum(history.committed.values()) > 60
 
 
 def test_every_bit_of_a_sealed_segment_is_found() -> None:
