@@ -280,10 +280,10 @@ class Journal:
                     f"journal {stream}: got an acknowledgement of {sequence}, expected at most"
                     f" {log.high_water}; the receiver may know another journal by this hub's name"
                 )
-            self._cursor.take()
-            if sequence <= self._cursor.acknowledged[stream]:
-                return
             try:
+                self._cursor.take()
+                if sequence <= self._cursor.acknowledged[stream]:
+                    return
                 self._cursor.write(self._cursor.acknowledged | {stream: sequence})
                 log.recycle(sequence)
             except OSError as error:

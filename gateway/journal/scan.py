@@ -149,7 +149,9 @@ def scan(
         _take(contents, frame, segment[offset : offset + frame.size])
         behind = block = block + frame.size // BLOCK_BYTES
     if until is None:
-        contents.hidden = _hidden(segment[(behind - start) * BLOCK_BYTES : (blocks - start) * BLOCK_BYTES])
+        contents.hidden = _hidden(
+            segment[(behind - start) * BLOCK_BYTES : (blocks - start) * BLOCK_BYTES]
+        )
     if until is not None and contents.end < until:
         contents.damage.append(Damage(stream, contents.end, until - 1, "missing"))
         contents.end = until
