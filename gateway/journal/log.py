@@ -315,8 +315,7 @@ class StreamLog:
         try:
             self._pool.put(self._directory / place.name)
         except OSError:
-            with self._lock:
-                self._places.insert(0, place)  # it is still there, and so is what it holds
+            self._places.insert(0, place)  # it is still there, and so is what it holds
             raise
 
     def _end_of(self, at: int) -> int:
