@@ -116,7 +116,6 @@ class StreamLog:
             self._last_tag = contents.last_tag or self._last_tag
             self.last_frame = contents.frames[-1] if contents.frames else None
             if contents.hidden:
-                # How many numbers were given away there is unknown, and none of them may be given again.
                 self.damage.note(Damage(self.stream, end, end + contents.hidden - 1, "unreadable"))
                 end += contents.hidden
             elif end > floor:
@@ -315,7 +314,8 @@ class StreamLog:
         try:
             self._pool.put(self._directory / place.name)
         except OSError:
-            self._places.insert(0, place)  # it is still there, and so is what it holds
+            with self._lock:
+                self._places.insert(0, place)  # it is still there, and so is what it holds
             raise
 
     def _end_of(self, at: int) -> int:

@@ -70,7 +70,7 @@ class Contents:
 
     Attributes:
         end: the sequence number that follows them.
-        hidden: most records that unreadable blocks may hold behind the last frame.
+        hidden: most records that unreadable blocks may hold behind the last frame: their numbers are not given again.
     """
 
     end: int
