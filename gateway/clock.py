@@ -5,7 +5,6 @@ only ever read together with it, and always with a statement of how far it can b
 """
 
 import ctypes
-import ctypes.util
 import time
 from dataclasses import dataclass
 from enum import StrEnum

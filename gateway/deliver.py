@@ -10,7 +10,6 @@ from dataclasses import asdict
 from gateway import __version__, status
 from gateway.clock import Clock, SystemClock
 from gateway.config import Ack, Config
-from gateway.journal.entry import Stream
 from gateway.journal.keys import HubKey
 from gateway.journal.reader import JournalReader
 from gateway.journal.readers import choose
@@ -118,16 +117,16 @@ class Deliver:
 
     def snapshot(self) -> Mapping[str, object]:
         """This half of `wardlink status`. `uplink` is None while there is no journal yet."""
-        reader = self._reader
+        reader, uplink = self._reader, self._uplink.status() if self._uplink else None
         return {
             "hub": self._config.hub.id,
             "version": __version__,
             "mode": self._config.hub.mode,
             "clock": asdict(self._clock.read()),
-            "uplink": asdict(self._uplink.status()) if self._uplink else None,
+            "uplink": asdict(uplink) if uplink else None,
             "wakes": reader.wakes,
             "backlog": {
-                stream.value: max(0, reader.high_water(stream) - reader.acknowledged(stream))
-                for stream in Stream
+                stream.value: state.high_water - state.acknowledged
+                for stream, state in (uplink.streams.items() if uplink else ())
             },
         }

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import os
 import shutil
+import socket
 import sqlite3
 import statistics
 import subprocess
@@ -27,7 +28,7 @@ from gateway.clock import SystemClock
 from gateway.journal.buffer import Pending
 from gateway.journal.entry import Stream
 from gateway.journal.journal import SEGMENT_BYTES, Journal
-from gateway.journal.keys import HubKey
+from gateway.journal.keys import KEY_FILE, HubKey
 from gateway.journal.records import encode_entry
 
 SHAPES = ((200, 1), (200, 10), (200, 100), (4096, 10), (4096, 100))
@@ -168,7 +169,7 @@ STORES: dict[str, Callable[[Path], Store]] = {
 def open_journal(directory: Path, max_bytes: int = GIGABYTE) -> Journal:
     """A journal with a key of its own."""
     directory.mkdir(exist_ok=True)
-    key = HubKey.load_or_create(directory / "hub.key")
+    key = HubKey.load_or_create(directory / KEY_FILE)
     return Journal.open(
         directory / "journal", hub="bench", clock=SystemClock(), hub_key=key, max_bytes=max_bytes
     )
@@ -360,21 +361,45 @@ def large(directory: Path, wanted: int) -> None:
 # --- A process that only reads and forwards -----------------------------------------------------------
 
 FORWARDER = """
-import sys
-import gateway.journal.journal, gateway.uplink.uplink, gateway.uplink.paho_wire
-text = open("/proc/self/status").read()
-heavy = [name for name in ("numpy", "numba", "bleak", "serial", "llvmlite") if name in sys.modules]
-print(text.partition("VmRSS:")[2].split()[0], ",".join(heavy) or "none")
+[hub]
+id = "bench"
+state_dir = "state"
+runtime_dir = "run"
+[broker]
+host = "127.0.0.1"
+port = {port}
 """
+SETTLE_S = 5.0
 
 
-def forwarder() -> None:
-    """Prints what journal and uplink take in memory, before any data."""
-    command = [sys.executable, "-c", FORWARDER]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - ourselves
-    resident, heavy = done.stdout.split()
-    out.write(f"\nJournal and uplink imported: {int(resident) / 1000:.1f} MB resident (target 35)")
-    out.write(f"; of numpy, numba, bleak, serial: {heavy}\n")
+def forwarder(directory: Path) -> None:
+    """Prints what `wardlink uplink` takes in memory with a journal before it and a broker that refuses."""
+    state = directory / "state"
+    state.mkdir(mode=0o700)
+    journal = open_journal(state)
+    samples = SampleArray(bytes(500), 2, 8_000_000, Unit.MILLI_VOLT)
+    for n in range(1000):
+        journal.append("device", Observation(Code.ECG_ELEC_POTL, samples, n))
+    journal.close()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening
+        config = directory / "uplink.toml"
+        config.write_text(FORWARDER.format(port=taken.getsockname()[1]), encoding="utf-8")
+        command = [sys.executable, "-m", "gateway", "uplink", "--config", str(config)]
+        # As installed: the sources are compiled before, which the first of the two starts does.
+        compiled = {**os.environ, "PYTHONPYCACHEPREFIX": str(directory / "pyc")}
+        compiled.pop("PYTHONDONTWRITEBYTECODE", None)
+        text = ""
+        for _ in range(2):
+            process = subprocess.Popen(command, env=compiled, stderr=subprocess.DEVNULL)  # noqa: S603 - ourselves
+            try:
+                time.sleep(SETTLE_S)
+                text = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+            finally:
+                process.terminate()
+                process.wait()
+    resident = int(text.partition("VmRSS:")[2].split()[0]) / 1024
+    out.write(f"\nwardlink uplink: {resident:.1f} MiB resident (target 35)\n")
 
 
 def main() -> int:
@@ -389,7 +414,7 @@ def main() -> int:
         holds = enqueue(directory)
         device_bytes(directory, options.seconds)
         large(directory, int(options.gigabytes * GIGABYTE))
-    forwarder()
+        forwarder(directory)
     if not holds:
         out.write("durable enqueue: expected at least twice SQLite at each shape\n")
     return 0

@@ -21,7 +21,7 @@ class Lanes:
     def __init__(
         self, source: Source, backoff: Backoff, cursor_ns: int, *, by_receipt: bool
     ) -> None:
-        """A durable cursor is written at most once in `cursor_ns`, unless its stream is idle."""
+        """A durable cursor is written at most once in `cursor_ns`."""
         self._lanes = {stream: Lane(source, stream, by_receipt=by_receipt) for stream in Stream}
         self._backoff = backoff
         self._cursor_ns = cursor_ns
@@ -100,10 +100,9 @@ class Lanes:
             await self._lanes[stream].receipt(held, now_ns)
 
     async def write_cursors(self, now_ns: int, *, at_once: bool) -> None:
-        """Once in a while, or when the stream has nothing else to do."""
+        """Once in a while."""
         for lane in self:
-            idle = not lane.outbound.in_flight and not lane.prepared
-            due = at_once or idle or now_ns >= lane.written_ns + self._cursor_ns
+            due = at_once or now_ns >= lane.written_ns + self._cursor_ns
             if due and lane.released > lane.written:
                 await lane.write_cursor(now_ns)
 

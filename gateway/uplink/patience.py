@@ -16,13 +16,14 @@ class Timing:
     """The uplink's clockwork, in seconds.
 
     Attributes:
-        cursor: at most one durable cursor write per stream in this time, unless the stream is idle.
+        cursor: at most one durable cursor write per stream in this time. What a crash makes be sent again in it, the
+            receiver drops; what more writes would wear is a memory card.
         answer: without an answer for this long and twice the measured round trip, the connection counts as dead.
         backoff_first, backoff_most: the ceiling of the back-off, doubling from the first to the last.
     """
 
     heartbeat: float = 10.0
-    cursor: float = 1.0
+    cursor: float = 30.0
     answer: float = 10.0
     backoff_first: float = 1.0
     backoff_most: float = 120.0
