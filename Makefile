@@ -39,7 +39,7 @@ demo: $(READY)  ## simulated devices, a real hub, a broker and a receiver on thi
 
 test: $(READY)  ## all tests, against a real broker and a real message bus
 	@tools/need.sh mosquitto dbus-daemon
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n 2 --dist worksteal $(ARGS)
 
 check: $(READY)  ## format, lint, strict types, import arrows, then documents, sizes and units
 	$(PY) -m ruff format --check .

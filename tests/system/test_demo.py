@@ -76,12 +76,14 @@ def test_a_killed_hub_and_a_lost_broker_lose_nothing_that_was_accepted(tmp_path:
     assert "hub_killed" in out
 
 
-def test_a_sealed_hub_that_is_killed_lost_nothing_and_its_disk_tells_nothing(
+def test_a_sealed_hub_whose_halves_are_killed_lost_nothing_and_its_disk_tells_nothing(
     tmp_path: Path,
 ) -> None:
-    with demo(tmp_path, "--sealed", "--seconds", "25", "--kill-hub") as process:
+    with demo(tmp_path, "--sealed", "--two-processes", "--seconds", "25", "--kill-hub") as process:
         out = finished(process)
-    assert row(out, "missing") == [0, 0]
+    assert row(out, "missing") == row(out, "repeated") == [0, 0]
+    for half in ("acquire", "uplink"):
+        assert f"{half} was killed and started again" in out
     assert "hub_killed, of unknown length" not in out
     lines = (tmp_path / "received.jsonl").read_text(encoding="ascii")
     assert '"hub_killed"' in lines
@@ -90,11 +92,3 @@ def test_a_sealed_hub_that_is_killed_lost_nothing_and_its_disk_tells_nothing(
         data = path.read_bytes() if path.is_file() else b""
         assert b"patient-1" not in data
         assert b"strap" not in data
-
-
-def test_each_half_of_a_hub_in_two_processes_may_be_killed(tmp_path: Path) -> None:
-    with demo(tmp_path, "--seconds", "20", "--two-processes", "--kill-hub") as process:
-        out = finished(process)
-    assert row(out, "missing") == row(out, "repeated") == [0, 0]
-    for half in ("acquire", "uplink"):
-        assert f"{half} was killed and started again" in out
