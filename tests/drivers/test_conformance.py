@@ -22,15 +22,18 @@ SOURCES = (
 
 
 def openview_packets(name: str) -> tuple[bytes, ...]:
-    """Packets with a value of their own in every field, written by hand from the firmwares' layouts."""
+    """Packets with a value of their own in every field, written by hand from the firmwares' layouts.
+
+    No value looks like the trailer 00 0B: without a checksum a lost run could make it the end of a packet, unnoticed.
+    """
 
     def payload(n: int) -> bytes:
         match name:
             case "healthypi-v3" | "healthypi-v4":
-                head = struct.pack("<hhiih", 100 + n, 300 - n, 70_000 + n, 90_000 - n, 3650 + n)
+                head = struct.pack("<hhiih", 100 + n, 200 - n, 70_000 + n, 90_000 - n, 3650 + n)
                 return head + bytes((16, 96, 70 + n % 60, 80, 0, 0))
             case "ads1292r":
-                return struct.pack("<hhhhB", 100 + n, 300 - n, 16, 70, 0)
+                return struct.pack("<hhhhB", 100 + n, 200 - n, 16, 70, 0)
             case "afe4490":
                 return struct.pack("<iiBB", 100_000 + n, 300_000 - n, 97, 71)
             case _:
