@@ -22,7 +22,7 @@ from drivers.model import (
     Validity,
 )
 from gateway.signal.ecg import RATE_LEAST_HZ, RATE_MOST_HZ, Beats, EcgStream
-from gateway.signal.rate import RATE_INTERVALS, heart_rate_bpm
+from gateway.signal.rate import RATE_INTERVALS, heart_rate_bpm, rr_intervals_ns
 
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
@@ -104,11 +104,13 @@ def _continues(run: _EcgRun, record: Observation, samples: SampleArray) -> bool:
 
 
 def _beats(run: _EcgRun, beats: Beats) -> Iterable[Observation]:
-    for index in beats.index.tolist():
+    # By the device's own sample count: the hub's time line moves with the delays on the wire.
+    intervals = rr_intervals_ns(beats.index, NS_PER_S / run.period_ns, run.last_beat).tolist()
+    begins_run = run.last_beat is None and len(beats) > 0
+    ends: list[int | None] = [None, *intervals] if begins_run else [*intervals]
+    for index, interval_ns in zip(beats.index.tolist(), ends, strict=True):
         beat_ns = run.time_of(index)
-        if run.last_beat is not None:
-            # By the device's own sample count: the hub's time line moves with the delays on the wire.
-            interval_ns = round((index - run.last_beat) * run.period_ns)
+        if interval_ns is not None:
             run.intervals_ns.append(interval_ns)
             interval = Quantity(Decimal(round(interval_ns / NS_PER_MS)), Unit.MILLI_SEC)
             yield Observation(Code.ECG_TIME_PD_RR_GL, interval, beat_ns, origin=Origin.HUB)

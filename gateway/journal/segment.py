@@ -7,7 +7,6 @@ process that cannot read it. Its AEAD tag finds everything else: a flip, a swap,
 import hashlib
 import struct
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -348,14 +347,6 @@ def frame_tag(header: FrameHeader, frame: bytes | bytearray) -> bytes:
     """The tag of a frame, which the next frame carries on."""
     end = FRAME_OVERHEAD + header.length
     return bytes(frame[end - TAG_BYTES : end])
-
-
-def new_cipher(
-    header: SegmentHeader, readers: tuple[Reader, ...], entropy: Callable[[int], bytes]
-) -> tuple[Cipher, bytes]:
-    """A fresh data key for a new segment, and the header block that wraps it for its readers."""
-    cipher = Cipher(header, entropy(KEY_BYTES))
-    return cipher, pack_header(header, wrap_for(cipher, readers))
 
 
 def wrap_for(cipher: Cipher, readers: tuple[Reader, ...]) -> tuple[Recipient, ...]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.clock import ClockReading, ClockState
+from gateway.journal.access import Access
 from gateway.journal.entry import Stream
 from gateway.journal.scan import Contents, Damage, scan
 from gateway.journal.segment import (
@@ -16,7 +17,6 @@ from gateway.journal.segment import (
     SegmentHeader,
     cpu_algorithm,
     frame_tag,
-    new_cipher,
 )
 from tests.gateway.journal.builders import KEY
 
@@ -31,7 +31,7 @@ def segment(frames: list[tuple[int, int, int]], *, moved_to: int | None = None) 
         "hub-1", Stream.VITALS, EPOCH, 5, 100, BLOCKS * BLOCK_BYTES, AES_256_GCM, bytes(4),
         bytes(16), "boot-1", CLOCK,
     )  # fmt: skip
-    cipher, block = new_cipher(header, (KEY.reader,), os.urandom)
+    cipher, block = Access(KEY).new_segment(header, os.urandom)
     data = bytearray(BLOCKS * BLOCK_BYTES)
     data[:BLOCK_BYTES] = data[-BLOCK_BYTES:] = block
     tag = bytes(16)
