@@ -104,7 +104,7 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-async def until(condition: Callable[[], bool], what: str, limit_s: float = 15.0) -> None:
+async def until(condition: Callable[[], bool], what: str, limit_s: float = 40.0) -> None:
     """Waits for a condition that other tasks and threads bring about."""
     end = time.monotonic() + limit_s
     while not condition():
