@@ -14,7 +14,8 @@ from drivers.model import Event, EventKind
 from gateway import __version__, budget, status
 from gateway.clock import Clock, SystemClock
 from gateway.conditioner import Conditioner
-from gateway.config import Config, Device
+from gateway.config.device import Device
+from gateway.config.load import Config
 from gateway.intake import Intake
 from gateway.journal.errors import JournalError
 from gateway.journal.eviction import eviction_event

@@ -3,7 +3,7 @@
 import asyncio
 
 from gateway.acquire import Acquire
-from gateway.config import Config
+from gateway.config.load import Config
 from gateway.deliver import Deliver
 from gateway.notify import Notifier
 

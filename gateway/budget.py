@@ -13,7 +13,8 @@ from pathlib import Path
 
 from drivers.assigned import ECG_CODES, BodySite, Code, Unit
 from drivers.model import GOOD, Mode, Observation, Origin, Quantity, Record, SampleArray
-from gateway.config import Config, Device
+from gateway.config.device import Device
+from gateway.config.load import Config
 from gateway.journal.entry import Stream
 from gateway.journal.journal import FRAME_BYTES, MIN_SEGMENTS, SEGMENT_BYTES
 from gateway.journal.records import OVERHEAD, encode_entry

@@ -18,7 +18,7 @@ import gateway
 from drivers.contract import BleLink, Driver
 from gateway import __version__, memory, status, view
 from gateway.clock import SystemClock
-from gateway.config import Config, load
+from gateway.config.load import Config, load
 from gateway.journal.errors import JournalError
 from gateway.journal.keys import KEY_FILE, HubKey
 from gateway.journal.readers import ClinicKey

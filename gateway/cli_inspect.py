@@ -12,7 +12,7 @@ from typing import TextIO
 from drivers import registry
 from gateway import budget, view
 from gateway.clock import ClockReading
-from gateway.config import Config, load
+from gateway.config.load import Config, load
 from gateway.journal.entry import Stream
 from gateway.journal.errors import JournalError
 from gateway.journal.inspect import JournalFiles

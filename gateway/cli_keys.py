@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gateway.clock import SystemClock
-from gateway.config import Config, load
+from gateway.config.load import Config, load
 from gateway.journal import keyfile
 from gateway.journal.errors import JournalError
 from gateway.journal.keys import CREDENTIAL, KEY_FILE, HubKey, KeyKind, credential_path

@@ -8,7 +8,7 @@ import sys
 from drivers import registry
 from gateway import budget
 from gateway.clock import SystemClock
-from gateway.config import load
+from gateway.config.load import load
 from gateway.journal.entry import Stream
 from gateway.journal.inspect import JournalFiles
 from gateway.journal.journal import FRAME_BYTES, SEGMENT_BYTES, Journal

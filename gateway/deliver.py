@@ -9,7 +9,8 @@ from dataclasses import asdict
 
 from gateway import __version__, status
 from gateway.clock import Clock, SystemClock
-from gateway.config import Ack, Config
+from gateway.config.delivery import Ack
+from gateway.config.load import Config
 from gateway.journal.keys import HubKey
 from gateway.journal.reader import JournalReader
 from gateway.journal.readers import choose
@@ -89,7 +90,7 @@ class Deliver:
 
     def _build(self) -> Uplink:
         config, hub = self._config, self._config.hub
-        by_receiver = config.ack is Ack.RECEIVER
+        by_receiver = config.delivery.ack is Ack.RECEIVER
         return Uplink(
             self._reader,
             hub_wires(
@@ -103,7 +104,7 @@ class Deliver:
             version=__version__,
             window_bytes=config.broker.window_bytes,
             rng=random.SystemRandom(),
-            receipts=Receipts(hub, self._reader.epoch, VerifyKeys(config.receivers))
+            receipts=Receipts(hub, self._reader.epoch, VerifyKeys(config.delivery.receivers))
             if by_receiver
             else None,
         )

@@ -4,15 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from drivers.contract import Driver
-from gateway.config import (
-    BROKER_KEYS,
-    DELIVERY_KEYS,
-    VERIFY_KEY,
-    device_keys,
-    hub_keys,
-    journal_keys,
-    tls_keys,
-)
+from gateway.config.broker import BROKER_KEYS, tls_keys
+from gateway.config.delivery import DELIVERY_KEYS
+from gateway.config.device import device_keys
+from gateway.config.hub import hub_keys
+from gateway.config.journal import journal_keys
+from gateway.config.kinds import VERIFY_KEY
 from gateway.receiver.settings import receiver_keys
 from gateway.tables import schema_of
 

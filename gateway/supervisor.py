@@ -14,7 +14,7 @@ from enum import StrEnum
 from drivers.contract import Resume
 from drivers.model import Event, EventKind, Observation, Raw, Record
 from gateway.clock import Clock
-from gateway.config import Device
+from gateway.config.device import Device
 from gateway.link import Link, LinkCounters, Sink
 from gateway.transport.base import Reason, Transport, TransportError
 

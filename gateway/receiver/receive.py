@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from gateway.clock import Clock
-from gateway.config import Broker
+from gateway.config.broker import Broker
 from gateway.journal.readers import Opener
 from gateway.receiver.intake import Intake, Report
 from gateway.receiver.store import Lines, load, save

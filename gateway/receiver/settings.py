@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.config import NAME, VERIFY_KEY, Broker, build, read_broker, read_toml
+from gateway.config.broker import Broker, read_broker
+from gateway.config.kinds import NAME, VERIFY_KEY, build, read_toml
 from gateway.tables import ConfigError, Key, Reader, path
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.clock import Clock, ClockReading, ClockState
-from gateway.config import Hub
+from gateway.config.hub import Hub
 from gateway.journal.entry import Stream
 from gateway.uplink.fields import PayloadError, dumps, loads
 from gateway.uplink.payload import iso_time

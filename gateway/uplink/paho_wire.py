@@ -22,7 +22,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from gateway.config import Broker
+from gateway.config.broker import Broker
 from gateway.uplink.tls import is_loopback, tls_context
 from gateway.uplink.wire import (
     DEFAULT_RECEIVE_MAXIMUM,

@@ -2,7 +2,7 @@
 
 import logging
 
-from gateway.config import Hub
+from gateway.config.hub import Hub
 from gateway.uplink.fields import PayloadError
 from gateway.uplink.receipt import Receipt
 from gateway.uplink.signature import VerifyKeys

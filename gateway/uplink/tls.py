@@ -3,7 +3,7 @@
 import ipaddress
 import ssl
 
-from gateway.config import Tls
+from gateway.config.broker import Tls
 
 
 def is_loopback(host: str) -> bool:

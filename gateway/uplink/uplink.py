@@ -11,7 +11,7 @@ import random
 from collections import deque
 
 from gateway.clock import Clock
-from gateway.config import Hub
+from gateway.config.hub import Hub
 from gateway.uplink.lane import Source
 from gateway.uplink.lanes import Lanes
 from gateway.uplink.notice import Notices

@@ -20,8 +20,12 @@ from firmware_sim.patient import Patient, Plan
 from gateway import budget, cli
 from gateway.acquire import Acquire
 from gateway.conditioner import Conditioner
-from gateway.config import Ack, Broker, Config, Device, Hub
-from gateway.config import Journal as Promise
+from gateway.config.broker import Broker
+from gateway.config.delivery import Delivery
+from gateway.config.device import Device
+from gateway.config.hub import Hub
+from gateway.config.journal import Journal as Promise
+from gateway.config.load import Config
 from gateway.journal.entry import Stream
 from gateway.journal.errors import JournalError
 from gateway.journal.journal import Journal
@@ -53,7 +57,7 @@ def device(name: str, number: int = 0) -> Device:
 def config(devices: Iterable[Device], promise: Promise | None = None) -> Config:
     hub = Hub("hub-1", "home", Path("/state"), Path("/run"), Mode.DEMO)
     broker = Broker("localhost", 1883)
-    return Config(hub, broker, promise or Promise(), tuple(devices), Ack.BROKER, {})
+    return Config(hub, broker, Delivery(), promise or Promise(), tuple(devices))
 
 
 class Packet(NamedTuple):

@@ -10,7 +10,8 @@ import pytest
 from drivers.registry import all_drivers
 from gateway import cli, cli_journal
 from gateway.clock import SystemClock
-from gateway.config import Readers, load
+from gateway.config.journal import Readers
+from gateway.config.load import load
 from gateway.journal.entry import Stream
 from gateway.journal.journal import Journal
 from gateway.journal.keys import HubKey

@@ -12,7 +12,7 @@ from drivers import registry
 from drivers.assigned import Code
 from drivers.model import Mode
 from gateway import schema
-from gateway.config import Config, load
+from gateway.config.load import Config, load
 from gateway.receiver.settings import load_receiver
 from gateway.tables import ConfigError
 

@@ -10,7 +10,7 @@ from drivers import registry
 from drivers.assigned import HEART_RATE_MEASUREMENT
 from drivers.contract import Driver
 from drivers.model import Event, EventKind
-from gateway.config import Device
+from gateway.config.device import Device
 from gateway.supervisor import TRANSITIONS, State, Supervisor, Trigger
 from gateway.transport.base import Arrival, Reason, TransportError
 from tests.gateway.fakes import FastLoop, ListSink, LoopClock, ScriptedTransport

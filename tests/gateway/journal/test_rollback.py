@@ -5,7 +5,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, cast
 
-from gateway.config import Hub
+from gateway.config.hub import Hub
 from gateway.journal.entry import Stream
 from gateway.journal.journal import Journal
 from gateway.journal.segment import BLOCK_BYTES

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config import Broker
+from gateway.config.broker import Broker
 from gateway.journal.entry import Stream
 from gateway.receiver import receive
 from gateway.receiver.receive import Receiver
@@ -272,7 +272,7 @@ def test_on_the_brokers_word_the_same_faults_lose_entries_and_each_is_named(
 KILLABLE = """
 import asyncio, sys
 from pathlib import Path
-from gateway.config import Broker
+from gateway.config.broker import Broker
 from gateway.receiver import receive
 from tests.gateway.receiver.test_delivery import receipting_receiver
 receive.SYNC_S = 60.0

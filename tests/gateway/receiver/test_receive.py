@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import Broker
+from gateway.config.broker import Broker
 from gateway.journal.entry import Stream
 from tests.gateway.uplink.bench import (
     MemoryJournal,
@@ -140,7 +140,7 @@ def test_a_broker_that_restarts_loses_nothing(tmp_path: Path) -> None:
 RECEIVER_PROGRAM = """
 import asyncio, sys
 from pathlib import Path
-from gateway.config import Broker
+from gateway.config.broker import Broker
 from tests.gateway.uplink.bench import make_receiver
 asyncio.run(make_receiver(Path(sys.argv[1]), Broker("127.0.0.1", int(sys.argv[2]))).run())
 """

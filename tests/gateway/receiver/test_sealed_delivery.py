@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from gateway.clock import SystemClock
-from gateway.config import Broker
+from gateway.config.broker import Broker
 from gateway.journal.entry import SealedBatch, Stream
 from gateway.journal.journal import Journal
 from gateway.journal.keys import HubKey

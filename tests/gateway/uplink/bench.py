@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from drivers.assigned import Code, Unit
 from drivers.model import Observation, Quantity
 from gateway.clock import Clock, ClockReading, ClockState, SystemClock
-from gateway.config import Broker, Hub
+from gateway.config.broker import Broker
+from gateway.config.hub import Hub
 from gateway.journal.entry import Batch, Entry, Stream
 from gateway.receiver.receive import Receiver
 from gateway.uplink.paho_wire import hub_wires

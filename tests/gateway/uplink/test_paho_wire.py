@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from gateway.config import Broker, Tls
+from gateway.config.broker import Broker, Tls
 from gateway.journal.entry import Stream
 from gateway.uplink.paho_wire import PahoWire
 from gateway.uplink.tls import is_loopback

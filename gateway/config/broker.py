@@ -1,0 +1,82 @@
+"""[broker], of a hub or of a receiver."""
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.config.kinds import HOST, build
+from gateway.tables import Key, Reader, file, integer
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Mutual TLS: whom to trust, and who we are."""
+
+    ca_file: Path
+    certificate_file: Path
+    key_file: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """Where to deliver. Without `tls` the host must be loopback."""
+
+    host: str
+    port: int
+    tls: Tls | None = None
+    keepalive_s: int = 30
+    window_bytes: int = 131_072
+
+
+def tls_keys(folder: Path) -> tuple[Key, ...]:
+    """The keys of [broker.tls]."""
+    return (
+        Key(
+            "ca_file",
+            file(folder),
+            "PEM: the authority that signed the broker's certificate",
+            required=True,
+        ),
+        Key("certificate_file", file(folder), "PEM: this hub's certificate", required=True),
+        Key("key_file", file(folder), "PEM: its private key", required=True),
+    )
+
+
+BROKER_KEYS = (
+    Key("host", HOST, "the MQTT broker", required=True),
+    Key("port", integer(1, 65535), "its port; 8883 with TLS", 8883),
+    Key("keepalive_s", integer(5, 3600, "seconds"), "MQTT keep-alive", 30),
+    Key(
+        "window_bytes",
+        integer(16_384, 4_194_304, "bytes"),
+        "most bytes sent and not yet acknowledged: about bandwidth times round trip",
+        131_072,
+    ),
+)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def read_broker(reader: Reader, root: Mapping[str, object], folder: Path) -> Broker | None:
+    """[broker], of a hub or of a receiver."""
+    table = reader.table(root.get("broker"), "broker")
+    if table is None:
+        return None
+    values = reader.values(table, "broker", BROKER_KEYS, nested=("tls",))
+    tls_table = reader.table(table.get("tls"), "broker.tls", required=False)
+    tls = None
+    if tls_table is not None:
+        tls = build(Tls, reader, reader.values(tls_table, "broker.tls", tls_keys(folder)))
+    elif isinstance(values["host"], str) and not _is_loopback(values["host"]):
+        reader.fault(
+            "broker.tls",
+            "nothing",
+            f"a table: {values['host']} is not this machine, so only TLS will do",
+        )
+    return build(Broker, reader, {**values, "tls": tls})

@@ -1,0 +1,49 @@
+"""[hub]: who this hub is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from drivers.model import Mode
+from gateway.config.kinds import NAME, build
+from gateway.tables import Key, Reader, one_of, path
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """Who this hub is, and where it keeps what must survive."""
+
+    id: str
+    tenant: str
+    state_dir: Path
+    runtime_dir: Path
+    mode: Mode = Mode.REAL
+
+
+def hub_keys(folder: Path) -> tuple[Key, ...]:
+    """The keys of [hub]."""
+    return (
+        Key("id", NAME, "this hub's name: in every topic and every record", required=True),
+        Key("tenant", NAME, "whose hub it is: the first level of its topics", "home"),
+        Key(
+            "state_dir",
+            path(folder),
+            "journal and keys; survives a restart",
+            folder / "/var/lib/wardlink",
+        ),
+        Key("runtime_dir", path(folder), "the status socket; may vanish", folder / "/run/wardlink"),
+        Key(
+            "mode",
+            one_of(Mode),
+            'what the data is; "demo" and "test" stand in every record',
+            Mode.REAL,
+        ),
+    )
+
+
+def read_hub(reader: Reader, root: Mapping[str, object], folder: Path) -> Hub | None:
+    """The hub, or None with the faults noted."""
+    table = reader.table(root.get("hub"), "hub")
+    if table is None:
+        return None
+    return build(Hub, reader, reader.values(table, "hub", hub_keys(folder)))

@@ -1,0 +1,45 @@
+"""The whole file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from drivers.contract import Driver
+from gateway.config.broker import Broker, read_broker
+from gateway.config.delivery import Delivery, read_delivery
+from gateway.config.device import Device, read_devices
+from gateway.config.hub import Hub, read_hub
+from gateway.config.journal import Journal, read_journal
+from gateway.config.kinds import read_toml
+from gateway.tables import ConfigError, Reader
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that `wardlink run` needs to know."""
+
+    hub: Hub
+    broker: Broker
+    delivery: Delivery
+    journal: Journal
+    devices: tuple[Device, ...]
+
+
+def load(source: Path, drivers: Mapping[str, Driver] | None) -> Config:
+    """The hub's configuration. With None for the drivers its devices are not looked at, and there are none.
+
+    Raises:
+        ConfigError: with every fault in the file.
+    """
+    root = read_toml(source)
+    folder = source.resolve().parent
+    reader = Reader()
+    reader.values(root, "", (), nested=("hub", "broker", "delivery", "journal", "device"))
+    hub = read_hub(reader, root, folder)
+    broker = read_broker(reader, root, folder)
+    delivery = read_delivery(reader, root)
+    journal = read_journal(reader, root, folder)
+    devices = () if drivers is None else read_devices(reader, root, drivers, folder)
+    if reader.faults or hub is None or broker is None or delivery is None or journal is None:
+        raise ConfigError(tuple(reader.faults))
+    return Config(hub, broker, delivery, journal, devices)
