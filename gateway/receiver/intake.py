@@ -106,12 +106,12 @@ class Intake:
     def take(self, message: Incoming) -> list[Json]:
         """The lines that this message is worth. Total: any message gives lines, or none for a repeat."""
         try:
-            hub, kind = self._verified(message)
+            hub, kind, payload = self._verified(message)
             if kind == "status":
-                return self._status(hub, message)
+                return self._status(hub, payload)
             if kind == "heartbeat":
-                return self._heartbeat(hub, message)
-            return self._batch(hub, kind, message)
+                return self._heartbeat(hub, payload)
+            return self._batch(hub, kind, message, payload)
         except _Rejected as rejected:
             return [self._rejected_line(message, rejected.reason, rejected.text)]
         except PayloadError as error:
@@ -149,7 +149,8 @@ class Intake:
 
     # --- Checks ----------------------------------------------------------------------------------------
 
-    def _verified(self, message: Incoming) -> tuple[str, str]:
+    def _verified(self, message: Incoming) -> tuple[str, str, bytes]:
+        """Hub and kind as the topic names them, and what that hub said."""
         parts = message.topic.split("/")
         if len(parts) != 5 or parts[:3] != ["wardlink", "1", self._tenant]:
             expected = f"wardlink/1/{self._tenant}/<hub>/<kind>"
@@ -157,21 +158,21 @@ class Intake:
                 Rejection.TOPIC, f"topic: got {message.topic[:200]!r}, expected {expected}"
             )
         hub, kind = parts[3], parts[4]
-        doubt = self._keys.doubt(hub, message)
-        if doubt is not None:
-            reason, text = DOUBTS[doubt]
+        payload = self._keys.opened(hub, message)
+        if isinstance(payload, Doubt):
+            reason, text = DOUBTS[payload]
             raise _Rejected(reason, text.format(hub=hub[:48]))
-        return hub, kind
+        return hub, kind, payload
 
-    def _batch(self, hub: str, kind: str, message: Incoming) -> list[Json]:
+    def _batch(self, hub: str, kind: str, message: Incoming, payload: bytes) -> list[Json]:
         if kind not in set(Stream):
             expected = "a stream, status or heartbeat"
             raise _Rejected(Rejection.TOPIC, f"topic: got kind {kind[:48]!r}, expected {expected}")
         try:
             decoded = (
-                self._unsealer.open(message.payload, self._keys.of(hub))
-                if is_sealed(message.payload)
-                else decode(message.payload)
+                self._unsealer.open(payload, self._keys.of(hub))
+                if is_sealed(payload)
+                else decode(payload)
             )
         except DamagedError as error:
             taken = self._taken(error.batch, hub, kind)
@@ -224,8 +225,8 @@ class Intake:
                 )
         return lines
 
-    def _heartbeat(self, hub: str, message: Incoming) -> list[Json]:
-        beat = Heartbeat.decode(message.payload)
+    def _heartbeat(self, hub: str, payload: bytes) -> list[Json]:
+        beat = Heartbeat.decode(payload)
         _agree("hub", beat.hub, hub)
         self._heard(hub, beat.epoch)
         if not self._ledger.is_new_beat(hub, beat.boot_id, beat.clock.boottime_ns):
@@ -252,8 +253,8 @@ class Intake:
         }
         return [head | clock | self._received() | {"streams": streams}, *self._gaps(gaps)]
 
-    def _status(self, hub: str, message: Incoming) -> list[Json]:
-        status = HubStatus.decode(message.payload)
+    def _status(self, hub: str, payload: bytes) -> list[Json]:
+        status = HubStatus.decode(payload)
         _agree("hub", status.hub, hub)
         if self._last_status.get(hub) == status:
             self._repeats += 1
@@ -301,7 +302,6 @@ class Intake:
             "reason": reason,
             "text": text,
             "topic": message.topic,
-            "signature": message.signature,
             "payload": base64.b64encode(message.payload).decode("ascii"),
         }
         return line | self._received()

@@ -7,7 +7,6 @@ event loop and do nothing else.
 """
 
 import asyncio
-import base64
 import contextlib
 import socket
 import ssl
@@ -23,11 +22,11 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from gateway.config.broker import Broker
+from gateway.uplink.signature import signed
 from gateway.uplink.tls import is_loopback, tls_context
 from gateway.uplink.wire import (
     DEFAULT_RECEIVE_MAXIMUM,
     MAX_PACKET_BYTES,
-    SIGNATURE,
     Incoming,
     Limits,
     Listener,
@@ -36,7 +35,6 @@ from gateway.uplink.wire import (
     Session,
     UplinkError,
     WireFactory,
-    signed_bytes,
 )
 
 CONNECT_LIMIT_S = 15.0
@@ -118,13 +116,8 @@ class PahoWire:
         """Sends at QoS 1; returns the message id. Raises UplinkError when the connection is gone."""
         if self._gone:
             raise UplinkError(Reason.LOST, "the connection is gone")
-        info = self._client.publish(
-            message.topic,
-            message.payload,
-            qos=1,
-            retain=message.retain,
-            properties=self._signature(PacketTypes.PUBLISH, message),
-        )
+        payload = self._signed(message)
+        info = self._client.publish(message.topic, payload, qos=1, retain=message.retain)
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise UplinkError(Reason.LOST, f"not sent: {paho.error_string(info.rc)}")
         return info.mid
@@ -173,17 +166,12 @@ class PahoWire:
         client.ended = partial(self._hand_over, self._end)
         if session.will is not None:
             will = session.will
-            properties = self._signature(PacketTypes.WILLMESSAGE, will)
-            client.will_set(will.topic, will.payload, 1, will.retain, properties)
+            client.will_set(will.topic, self._signed(will), 1, will.retain)
         return client
 
-    def _signature(self, packet_type: int, message: Outgoing) -> Properties | None:
-        if self._session.sign is None:
-            return None
-        signature = self._session.sign(signed_bytes(message.topic, message.payload))
-        properties = _properties(packet_type)
-        properties.UserProperty = (SIGNATURE, base64.b64encode(signature).decode("ascii"))
-        return properties
+    def _signed(self, message: Outgoing) -> bytes:
+        sign = self._session.sign
+        return message.payload if sign is None else signed(message.topic, message.payload, sign)
 
     def _start(self) -> None:
         broker, session = self._broker, self._session
@@ -278,10 +266,8 @@ class PahoWire:
     def _on_message(
         self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage
     ) -> None:
-        pairs = getattr(message.properties, "UserProperty", [])
-        signature = next((value for name, value in pairs if name == SIGNATURE), None)
         incoming = Incoming(
-            message.mid, message.topic, bytes(message.payload), bool(message.retain), signature
+            message.mid, message.topic, bytes(message.payload), bool(message.retain)
         )
         self._hand_over(self._listener.arrived, incoming)
 

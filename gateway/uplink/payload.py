@@ -34,10 +34,11 @@ from drivers.model import (
 from gateway.clock import ClockReading, ClockState
 from gateway.journal.entry import Batch, Entry, Stream
 from gateway.uplink.fields import Fields, Json, PayloadError, dumps, loads
+from gateway.uplink.signature import TAIL_BYTES
 
 SCHEMA = "wardlink.batch/1"
-MAX_PAYLOAD_BYTES = 96 * 1024
-"""Below the 128 kB that cloud brokers allow, with room for topic and properties. A single larger entry goes alone."""
+MAX_PAYLOAD_BYTES = 96 * 1024 - TAIL_BYTES
+"""With the signature 96 KiB: below the 128 kB that cloud brokers allow. A single larger entry goes alone."""
 EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
 
 

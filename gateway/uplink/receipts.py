@@ -5,7 +5,7 @@ import logging
 from gateway.config.hub import Hub
 from gateway.uplink.fields import PayloadError
 from gateway.uplink.receipt import Receipt
-from gateway.uplink.signature import VerifyKeys
+from gateway.uplink.signature import Doubt, VerifyKeys
 from gateway.uplink.wire import Incoming
 
 log = logging.getLogger(__name__)
@@ -27,12 +27,12 @@ class Receipts:
     def read(self, message: Incoming) -> Receipt | None:
         """The receipt, or None when it is not one for this journal by one who may give it."""
         name = message.topic.rpartition("/")[2]
-        doubt = self._keys.doubt(name, message)
-        if doubt is not None:
-            log.warning("uplink: receipt refused: %s", doubt)
+        payload = self._keys.opened(name, message)
+        if isinstance(payload, Doubt):
+            log.warning("uplink: receipt refused: %s", payload)
             return None
         try:
-            receipt = Receipt.decode(message.payload)
+            receipt = Receipt.decode(payload)
         except PayloadError as error:
             log.warning("uplink: receipt refused: %s", error)
             return None

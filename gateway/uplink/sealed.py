@@ -33,8 +33,8 @@ from gateway.journal.segment import (
 )
 from gateway.uplink.fields import PayloadError
 from gateway.uplink.payload import Message, Slice
+from gateway.uplink.signature import SEALED
 
-MAGIC = b"WLSEALD1"
 _HEAD = struct.Struct("<8sH")
 CIPHERS = 64
 """Segments whose key the receiver keeps at hand: the open ones of sixteen hubs."""
@@ -57,14 +57,14 @@ class DamagedError(Exception):
 
 
 def is_sealed(payload: bytes) -> bool:
-    """Whether a payload is of this kind; every other one begins with a brace."""
-    return payload.startswith(MAGIC)
+    """Whether a payload is of this kind; no other one begins like it."""
+    return payload.startswith(SEALED)
 
 
 def sealed_slice(batch: SealedBatch, after: int) -> Slice:
     """A batch as one message. A frame cannot be cut: what of it was delivered before comes again."""
     first = max(batch.first_sequence, after + 1)
-    payload = _HEAD.pack(MAGIC, len(batch.header)) + batch.header + batch.frame
+    payload = _HEAD.pack(SEALED, len(batch.header)) + batch.header + batch.frame
     return Slice(first, batch.last_sequence - first + 1, payload)
 
 
@@ -132,7 +132,7 @@ def _parse(
 ) -> tuple[SegmentHeader, tuple[Recipient, ...], FrameHeader, SealedBatch]:
     """The parts of a sealed message, which agree with each other. Nothing is proved yet."""
     if len(payload) < _HEAD.size or not is_sealed(payload):
-        raise PayloadError("message", f"{len(payload)} bytes", f"a sealed frame ({MAGIC!r})")
+        raise PayloadError("message", f"{len(payload)} bytes", f"a sealed frame ({SEALED!r})")
     end = _HEAD.size + _HEAD.unpack_from(payload)[1]
     body, frame = payload[_HEAD.size : end], payload[end:]
     try:

@@ -1,14 +1,28 @@
-"""Who said it: Ed25519 signatures over topic and payload, checked against configured keys."""
+"""Who said it: an Ed25519 signature over the topic and the payload, which stands in the payload as its last part.
+
+So it travels through every broker and every version of MQTT, and a stored message proves itself. Signed is the topic, a
+zero byte and the payload as it is without the signature: a payload cannot be moved to another topic. A form knows the
+exact bytes of its tail, so nothing is parsed before it is known who sent it.
+"""
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from gateway.uplink.wire import Incoming, signed_bytes
+from gateway.uplink.wire import Incoming
+
+SEALED = b"WLSEALD2"
+"""How a sealed message begins."""
+CBOR_MAP, CBOR_BREAK = b"\xbf", b"\xff"
+"""A map without a length (RFC 8949, 3.2.2): a pair can be put to its end, as a member to that of a JSON object."""
+SIGNATURE_BYTES = 64
+TAIL_BYTES = 112
+"""A signature makes no payload longer by more than this."""
 
 
 class Doubt(StrEnum):
@@ -18,6 +32,68 @@ class Doubt(StrEnum):
     """Nobody configured a key for its sender."""
     NO_SIGNATURE = "no_signature"
     BAD_SIGNATURE = "bad_signature"
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How one kind of payload carries its signature: `close` gives way to `before`, the signature and `after`."""
+
+    first: bytes
+    close: bytes
+    before: bytes
+    after: bytes
+    is_text: bool
+
+    @property
+    def length(self) -> int:
+        """Of the tail."""
+        signature = 4 * -(-SIGNATURE_BYTES // 3) if self.is_text else SIGNATURE_BYTES
+        return len(self.before) + signature + len(self.after)
+
+
+FORMS = (
+    Form(b"{", b"}", b',"signature":"', b'"}', is_text=True),
+    Form(CBOR_MAP, CBOR_BREAK, b"\x69signature\x58\x40", CBOR_BREAK, is_text=False),
+    Form(SEALED, b"", b"", b"", is_text=False),
+)
+
+
+def signed(topic: str, payload: bytes, sign: Callable[[bytes], bytes]) -> bytes:
+    """The payload with its signature. Raises ValueError for one of no known form."""
+    for form in FORMS:
+        if payload.startswith(form.first) and payload.endswith(form.close):
+            signature = sign(_statement(topic, payload))
+            shown = base64.b64encode(signature) if form.is_text else signature
+            return payload[: len(payload) - len(form.close)] + form.before + shown + form.after
+    raise ValueError(f"payload: got {payload[:8]!r}..., expected JSON, CBOR or a sealed frame")
+
+
+def _statement(topic: str, payload: bytes) -> bytes:
+    return topic.encode() + b"\0" + payload
+
+
+def _parts(data: bytes) -> tuple[bytes, bytes] | None:
+    """The payload as it was signed, and the signature; None where there is none."""
+    for form in FORMS:
+        tail = data[-form.length :]
+        if (
+            data.startswith(form.first)
+            and len(data) >= len(form.first) + form.length
+            and tail.startswith(form.before)
+            and tail.endswith(form.after)
+        ):
+            shown = tail[len(form.before) : form.length - len(form.after)]
+            return data[: -form.length] + form.close, _raw(shown) if form.is_text else shown
+    return None
+
+
+def _raw(shown: bytes) -> bytes:
+    """Of base64. One signature has one spelling: any other is none, and empty."""
+    try:
+        raw = base64.b64decode(shown, validate=True)
+    except binascii.Error:
+        return b""
+    return raw if base64.b64encode(raw) == shown else b""
 
 
 class VerifyKeys:
@@ -39,16 +115,17 @@ class VerifyKeys:
         """The key of somebody who may speak. Raises KeyError for anybody else."""
         return self._keys[name]
 
-    def doubt(self, name: str, message: Incoming) -> Doubt | None:
-        """Why this message is not from `name`; None when it is."""
+    def opened(self, name: str, message: Incoming) -> bytes | Doubt:
+        """What `name` said, without its signature; or why this is not from `name`. Total: any bytes give either."""
         key = self._keys.get(name)
         if key is None:
             return Doubt.UNKNOWN
-        if message.signature is None:
+        parts = _parts(message.payload)
+        if parts is None:
             return Doubt.NO_SIGNATURE
+        payload, signature = parts
         try:
-            signature = base64.b64decode(message.signature, validate=True)
-            key.verify(signature, signed_bytes(message.topic, message.payload))
-        except (InvalidSignature, binascii.Error, ValueError):
+            key.verify(signature, _statement(message.topic, payload))
+        except InvalidSignature:
             return Doubt.BAD_SIGNATURE
-        return None
+        return payload

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-SIGNATURE = "wardlink-signature"
-"""The MQTT 5 user property with the hub's Ed25519 signature in base64, over `signed_bytes`."""
 DEFAULT_RECEIVE_MAXIMUM = 65_535
 """MQTT 5.0, 3.2.2.3.3: what a server allows that does not say."""
 MAX_PACKET_BYTES = 268_435_455
@@ -65,7 +63,6 @@ class Incoming:
     topic: str
     payload: bytes
     retain: bool
-    signature: str | None
 
 
 class Wire(Protocol):
@@ -113,17 +110,12 @@ WireFactory = Callable[[Listener, Outgoing], Awaitable[Wire]]
 """Connects with this will message, or raises UplinkError."""
 
 
-def signed_bytes(topic: str, payload: bytes) -> bytes:
-    """What a hub signs: so a payload cannot be moved to another topic."""
-    return topic.encode() + b"\0" + payload
-
-
 @dataclass(frozen=True, slots=True)
 class Session:
     """How a client presents itself.
 
     Attributes:
-        sign: the hub's signature; None for a client that sends nothing.
+        sign: signs what it sends, the will too; None for a client that sends nothing.
         subscribe: a topic filter, taken at QoS 1 and acknowledged by hand.
         expiry_s: how long the broker keeps the session; 0 begins a clean one.
         receive_maximum: how many messages the broker may send unacknowledged.

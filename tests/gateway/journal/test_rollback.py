@@ -13,7 +13,7 @@ from gateway.receiver.intake import Intake
 from gateway.receiver.ledger import Ledger
 from gateway.uplink.notice import Mark, Notices
 from gateway.uplink.payload import MAX_PAYLOAD_BYTES, slices
-from gateway.uplink.wire import Incoming, Outgoing, signed_bytes
+from gateway.uplink.wire import Outgoing
 from tests.gateway.journal.builders import (
     DIRECTORY,
     KEY,
@@ -24,6 +24,7 @@ from tests.gateway.journal.builders import (
     wave,
 )
 from tests.gateway.journal.simulated_disk import Directory, SimulatedDisk
+from tests.gateway.uplink.bench import said
 
 WAVES = 9
 """Three to a segment."""
@@ -51,9 +52,7 @@ class Link:
         self._take(notices.heartbeat(self.clock, {Stream.WAVEFORM: mark}))
 
     def _take(self, message: Outgoing) -> None:
-        signature = KEY.sign(signed_bytes(message.topic, message.payload))
-        text = base64.b64encode(signature).decode()
-        incoming = Incoming(1, message.topic, message.payload, retain=False, signature=text)
+        incoming = said(message.topic, message.payload, KEY)
         lines = [*self.intake.take(incoming), *self.intake.due()]
         self.lines += cast("list[dict[str, Any]]", lines)
 

@@ -14,31 +14,38 @@ from gateway.receiver.store import Lines, load, save
 from gateway.uplink.fields import PayloadError
 from gateway.uplink.notice import Heartbeat, HubStatus, Mark, Notices
 from gateway.uplink.payload import slices
-from gateway.uplink.wire import Incoming, signed_bytes
-from tests.gateway.uplink.bench import EPOCH, HUB, KEY, PUBLIC, MemoryJournal, clock, read_lines
+from gateway.uplink.wire import Incoming
+from tests.gateway.uplink.bench import (
+    EPOCH,
+    HUB,
+    PUBLIC,
+    MemoryJournal,
+    clock,
+    read_lines,
+    said,
+)
 
 NOTICES = Notices(HUB, "test", EPOCH)
 
 
-def signed(topic: str, payload: bytes, key: Ed25519PrivateKey = KEY) -> Incoming:
-    signature = base64.b64encode(key.sign(signed_bytes(topic, payload))).decode()
-    return Incoming(1, topic, payload, retain=False, signature=signature)
-
-
-def batch(first: int, count: int, stream: Stream = Stream.VITALS) -> Incoming:
+def unsigned(first: int, count: int, stream: Stream = Stream.VITALS) -> bytes:
     journal = MemoryJournal()
     journal.commit(stream, first + count - 1)
     whole = journal.batches[stream][0]
     piece = replace(whole, entries=whole.entries[first - 1 :])
     (only,) = slices(piece, 0, 100, 10**6)
-    return signed(NOTICES.topic(stream), only.payload)
+    return only.payload
+
+
+def batch(first: int, count: int, stream: Stream = Stream.VITALS) -> Incoming:
+    return said(NOTICES.topic(stream), unsigned(first, count, stream))
 
 
 def beat(boottime_ns: int, high_water: int, acknowledged: int) -> Incoming:
     reading = ClockReading(boottime_ns, 2, ClockState.UNSET)
     marks = {Stream.VITALS: Mark(high_water, acknowledged)}
     payload = Heartbeat(HUB.id, EPOCH, "boot-1", reading, marks).encode()
-    return signed(NOTICES.topic("heartbeat"), payload)
+    return said(NOTICES.topic("heartbeat"), payload)
 
 
 def make_intake(ledger: Ledger | None = None, grace_s: float = 0.0) -> Intake:
@@ -72,6 +79,7 @@ def test_an_entry_line_says_who_what_and_when() -> None:
     assert line["received_at_boottime_ns"] > 0
 
 
+SAID = unsigned(1, 2)
 GOOD = batch(1, 2)
 STRANGER = Ed25519PrivateKey.generate()
 
@@ -79,24 +87,26 @@ STRANGER = Ed25519PrivateKey.generate()
 @pytest.mark.parametrize(
     ("message", "reason"),
     [
-        (replace(GOOD, signature=None), "no_signature"),
-        (replace(GOOD, signature="AAAA"), "bad_signature"),
-        (replace(GOOD, signature="no base64"), "bad_signature"),
-        (signed(GOOD.topic, GOOD.payload, STRANGER), "bad_signature"),
+        (replace(GOOD, payload=SAID), "no_signature"),
+        (replace(GOOD, payload=b""), "no_signature"),
+        (replace(GOOD, payload=GOOD.payload[:-1]), "no_signature"),
+        (replace(GOOD, payload=SAID[:-1] + b',"signature":"' + b"A" * 88 + b'"}'), "bad_signature"),
+        (replace(GOOD, payload=SAID[:-1] + b',"signature":"' + b"?" * 88 + b'"}'), "bad_signature"),
+        (said(GOOD.topic, SAID, STRANGER), "bad_signature"),
         (
             replace(GOOD, payload=GOOD.payload.replace(b'"value":1,', b'"value":9,')),
             "bad_signature",
         ),
         (replace(GOOD, topic=NOTICES.topic("alarm")), "bad_signature"),
-        (signed(NOTICES.topic("alarm"), GOOD.payload), "disagrees"),
-        (signed(GOOD.topic, GOOD.payload.replace(b"hub-1", b"hub-2")), "disagrees"),
-        (signed("wardlink/1/ward/hub-2/vitals", GOOD.payload), "unknown_hub"),
-        (signed("wardlink/1/other/hub-1/vitals", GOOD.payload), "topic"),
-        (signed(NOTICES.topic("gossip"), GOOD.payload), "topic"),
-        (signed("x", b""), "topic"),
-        (signed(GOOD.topic, GOOD.payload[:-1]), "malformed"),
-        (signed(NOTICES.topic("status"), b"{}"), "malformed"),
-        (signed(NOTICES.topic("heartbeat"), GOOD.payload), "malformed"),
+        (said(NOTICES.topic("alarm"), SAID), "disagrees"),
+        (said(GOOD.topic, SAID.replace(b"hub-1", b"hub-2")), "disagrees"),
+        (said("wardlink/1/ward/hub-2/vitals", SAID), "unknown_hub"),
+        (said("wardlink/1/other/hub-1/vitals", SAID), "topic"),
+        (said(NOTICES.topic("gossip"), SAID), "topic"),
+        (said("x", SAID), "topic"),
+        (said(GOOD.topic, SAID[:-2] + b"}"), "malformed"),
+        (said(NOTICES.topic("status"), b"{}"), "malformed"),
+        (said(NOTICES.topic("heartbeat"), SAID), "malformed"),
     ],
 )
 def test_what_fails_a_check_is_kept_but_is_no_data(message: Incoming, reason: str) -> None:
@@ -144,7 +154,7 @@ def test_a_heartbeat_proves_a_cut_tail_and_an_old_one_proves_nothing() -> None:
 def test_a_retained_status_that_comes_again_is_one_line() -> None:
     intake = make_intake()
     payload = HubStatus(HUB.id, online=True, version="1", epoch=EPOCH).encode()
-    message = signed(NOTICES.topic("status"), payload)
+    message = said(NOTICES.topic("status"), payload)
     assert [line["state"] for line in take(intake, message)] == ["online"]
     assert take(intake, message) == []
 

@@ -24,13 +24,13 @@ from gateway.receiver.store import Lines, load, save
 from gateway.uplink.paho_wire import hub_wires
 from gateway.uplink.receipts import Receipts
 from gateway.uplink.sealed import sealed_slice
-from gateway.uplink.signature import VerifyKeys
+from gateway.uplink.signature import SIGNATURE_BYTES, VerifyKeys
 from gateway.uplink.uplink import Uplink
-from gateway.uplink.wire import Incoming, signed_bytes
+from gateway.uplink.wire import Incoming
 from tests.gateway.journal.builders import MAKERS, SEGMENT
 from tests.gateway.journal.test_tamper import forge_frame
 from tests.gateway.receiver.test_delivery import BRISK
-from tests.gateway.uplink.bench import HUB, read_lines, running, until
+from tests.gateway.uplink.bench import HUB, read_lines, running, said, until
 from tests.gateway.uplink.faultbroker import FaultBroker, Faults
 
 CLINIC = ClinicKey.generate()
@@ -75,15 +75,9 @@ def damage(folder: Path, stream: Stream, block: int) -> None:
 def messages(journal: Journal, stream: Stream, after: int = 0) -> Iterator[Incoming]:
     while batch := journal.read(stream, after):
         assert isinstance(batch, SealedBatch)
-        yield signed(
-            f"wardlink/1/{HUB.tenant}/{HUB.id}/{stream}", sealed_slice(batch, after).payload
-        )
+        topic = f"wardlink/1/{HUB.tenant}/{HUB.id}/{stream}"
+        yield said(topic, sealed_slice(batch, after).payload, KEY)
         after = batch.last_sequence
-
-
-def signed(topic: str, payload: bytes) -> Incoming:
-    signature = base64.b64encode(KEY.sign(signed_bytes(topic, payload))).decode()
-    return Incoming(1, topic, payload, retain=False, signature=signature)
 
 
 def intake(key: Opener | None = CLINIC, ledger: Ledger | None = None) -> Intake:
@@ -131,7 +125,8 @@ def test_a_message_of_another_hub_or_stream_is_refused(tmp_path: Path) -> None:
         fill(journal, 1)
         [vitals] = messages(journal, Stream.VITALS)
         for topic in ("hub-1/alarm", "hub-2/vitals"):
-            moved = signed(f"wardlink/1/{HUB.tenant}/{topic}", vitals.payload)
+            payload = vitals.payload[:-SIGNATURE_BYTES]
+            moved = said(f"wardlink/1/{HUB.tenant}/{topic}", payload, KEY)
             (line,) = take(intake(), moved)
             assert (line["type"], line["reason"]) == ("rejected", "disagrees")
 

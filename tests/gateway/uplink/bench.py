@@ -26,10 +26,13 @@ from gateway.clock import Clock, ClockReading, ClockState, SystemClock
 from gateway.config.broker import Broker
 from gateway.config.hub import Hub
 from gateway.journal.entry import Batch, Entry, Stream
+from gateway.journal.keys import HubKey
 from gateway.receiver.receive import Receiver
 from gateway.uplink.paho_wire import hub_wires
 from gateway.uplink.patience import Timing
+from gateway.uplink.signature import signed
 from gateway.uplink.uplink import Uplink
+from gateway.uplink.wire import Incoming
 
 HUB = Hub("hub-1", "ward", Path("unused"), Path("unused"))
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -93,6 +96,11 @@ class MemoryJournal:
             stream: [entry.sequence for batch in batches for entry in batch.entries]
             for stream, batches in self.batches.items()
         }
+
+
+def said(topic: str, payload: bytes, key: Ed25519PrivateKey | HubKey = KEY) -> Incoming:
+    """A message as it comes from whoever has the key."""
+    return Incoming(1, topic, signed(topic, payload, key.sign), retain=False)
 
 
 def clock() -> Clock:

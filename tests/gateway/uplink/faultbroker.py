@@ -31,7 +31,6 @@ PROPERTY_SIZES = {
     0x23: 2,
     0x27: 4,
 }
-USER_PROPERTY = 0x26
 
 
 @dataclass
@@ -56,7 +55,6 @@ class Faults:
 class Message:
     topic: str
     payload: bytes
-    properties: bytes
     retain: bool = False
 
 
@@ -103,18 +101,14 @@ class Reader:
             if byte < 128:
                 return value
 
-    def properties(self) -> tuple[dict[int, int], bytes]:
-        """Numeric properties, and the user properties as they came."""
-        inner, numbers, users = Reader(self.take(self.variable())), {}, b""
+    def properties(self) -> dict[int, int]:
+        """All are numbers: what a message means is in its payload, for a broker of any version."""
+        inner, numbers = Reader(self.take(self.variable())), {}
         while inner.at < len(inner.data):
             kind = inner.variable()
-            if kind == USER_PROPERTY:
-                start = inner.at
-                inner.block(), inner.block()
-                users += bytes([kind]) + inner.data[start : inner.at]
-            else:
-                numbers[kind] = int.from_bytes(inner.take(PROPERTY_SIZES[kind]))
-        return numbers, users
+            assert kind in PROPERTY_SIZES, f"unexpected property 0x{kind:02x}"
+            numbers[kind] = int.from_bytes(inner.take(PROPERTY_SIZES[kind]))
+        return numbers
 
     def rest(self) -> bytes:
         return self.take(len(self.data) - self.at)
@@ -269,12 +263,12 @@ class Connection:
         assert packet.take(1)[0] == 5, "not version 5"
         flags = packet.take(1)[0]
         packet.u16()
-        properties, _ = packet.properties()
+        properties = packet.properties()
         client_id = packet.block().decode()
         if flags & 4:
-            _, users = packet.properties()
+            packet.properties()
             topic, payload = packet.block().decode(), packet.block()
-            self.will = Message(topic, payload, users, bool(flags & 0x20))
+            self.will = Message(topic, payload, bool(flags & 0x20))
         broker = self.broker
         if flags & 2 or client_id not in broker.sessions:
             present = 0
@@ -311,8 +305,8 @@ class Connection:
     async def publish(self, head: int, packet: Reader) -> None:
         assert head & 6 == 2, "expected QoS 1"
         topic, mid = packet.block().decode(), packet.u16()
-        _, users = packet.properties()
-        message = Message(topic, packet.rest(), users, bool(head & 1))
+        packet.properties()
+        message = Message(topic, packet.rest(), bool(head & 1))
         broker = self.broker
         assert mid not in self.outstanding, f"packet id {mid} used again"
         self.outstanding.add(mid)
@@ -363,7 +357,7 @@ class Connection:
             session.inflight[session.next_id] = message
             topic = message.topic.encode()
             body = struct.pack(">H", len(topic)) + topic + struct.pack(">H", session.next_id)
-            body += number(len(message.properties)) + message.properties + message.payload
+            body += number(0) + message.payload
             self.send(PUBLISH, body, flags=2)
 
     def acknowledged(self, mid: int) -> None:

@@ -1,6 +1,5 @@
 """What may give a journal free: only a receipt for it, signed by a receiver that was configured."""
 
-import base64
 from dataclasses import replace
 
 import pytest
@@ -10,8 +9,8 @@ from gateway.journal.entry import Stream
 from gateway.uplink.receipt import Held, Receipt
 from gateway.uplink.receipts import Receipts
 from gateway.uplink.signature import VerifyKeys
-from gateway.uplink.wire import Incoming, signed_bytes
-from tests.gateway.uplink.bench import EPOCH, HUB, KEY, PUBLIC
+from gateway.uplink.wire import Incoming
+from tests.gateway.uplink.bench import EPOCH, HUB, KEY, PUBLIC, said
 
 STRANGER = Ed25519PrivateKey.from_private_bytes(bytes(32))
 GOOD = Receipt(HUB.id, "r-1", EPOCH, {Stream.VITALS: Held(7)})
@@ -29,8 +28,7 @@ def message(
 ) -> Incoming:
     topic = topic or Receipt.topic(HUB.tenant, HUB.id, receipt.receiver)
     payload = receipt.encode() if payload is None else payload
-    signature = base64.b64encode(key.sign(signed_bytes(topic, payload))).decode()
-    return Incoming(1, topic, payload, retain=False, signature=signature)
+    return said(topic, payload, key)
 
 
 def test_a_receipt_for_this_journal_is_read() -> None:
@@ -42,14 +40,14 @@ def test_a_receipt_for_this_journal_is_read() -> None:
     "wrong",
     [
         message(key=STRANGER),
-        replace(message(), signature=None),
-        replace(message(), payload=replace(GOOD, streams={Stream.VITALS: Held(8)}).encode()),
+        replace(message(), payload=GOOD.encode()),
+        replace(message(), payload=message().payload.replace(b'"high":7', b'"high":8')),
         message(replace(GOOD, receiver="nobody")),
         message(replace(GOOD, hub="hub-2")),
         message(replace(GOOD, epoch="e0")),
         message(topic=Receipt.topic(HUB.tenant, HUB.id, "r-2")),
-        message(payload=b"\xff"),
-        message(payload=b"[" * 100_000),
+        message(payload=b"{\xff}"),
+        message(payload=b'{"a":' + b"[" * 100_000 + b"}"),
     ],
     ids=[
         "forged",

@@ -4,6 +4,7 @@ import base64
 import struct
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -24,11 +25,12 @@ from gateway.journal.segment import (
 from gateway.uplink.fields import PayloadError
 from gateway.uplink.payload import MAX_PAYLOAD_BYTES
 from gateway.uplink.sealed import DamagedError, NoKeyError, Unsealer, is_sealed, sealed_slice
+from gateway.uplink.signature import SEALED as SEALED_FIRST
 from gateway.uplink.signature import Doubt, VerifyKeys
-from gateway.uplink.wire import Incoming, signed_bytes
 from tests.gateway.journal.builders import KEY, MAKERS, SEGMENT, records, vital, wave
 from tests.gateway.journal.simulated_disk import SimulatedDisk
 from tests.gateway.journal.test_sealed import CLINIC, SEALED, VERIFY, fill, open_for
+from tests.gateway.uplink.bench import said
 
 REFUSED = (PayloadError, NoKeyError, DamagedError)
 HEAD = struct.Struct("<8sH")
@@ -46,7 +48,7 @@ def sealed_batches(stream: Stream = Stream.VITALS, count: int = 3) -> Iterator[S
 
 
 def message(header: bytes, frame: bytes) -> bytes:
-    return HEAD.pack(b"WLSEALD1", len(header)) + header + frame
+    return HEAD.pack(b"WLSEALD2", len(header)) + header + frame
 
 
 def forged(payload: bytes) -> bytes:
@@ -104,15 +106,14 @@ def test_every_bit_of_a_sealed_message_is_found_by_the_signature() -> None:
     payload = sealed_slice(next(sealed_batches()), 0).payload
     keys = VerifyKeys({"hub-1": base64.b64encode(KEY.verify_key).decode()})
     topic = "wardlink/1/ward/hub-1/vitals"
-    signature = base64.b64encode(KEY.sign(signed_bytes(topic, payload))).decode()
-    assert (
-        keys.doubt("hub-1", Incoming(1, topic, payload, retain=False, signature=signature)) is None
-    )
-    for bit in range(len(payload) * 8):
-        changed = bytearray(payload)
+    good = said(topic, payload, KEY)
+    assert keys.opened("hub-1", good) == payload
+    for bit in range(len(good.payload) * 8):
+        changed = bytearray(good.payload)
         changed[bit // 8] ^= 1 << bit % 8
-        came = Incoming(1, topic, bytes(changed), retain=False, signature=signature)
-        assert keys.doubt("hub-1", came) is Doubt.BAD_SIGNATURE, bit
+        came = keys.opened("hub-1", replace(good, payload=bytes(changed)))
+        begins_otherwise = bit < 8 * len(SEALED_FIRST)
+        assert came is (Doubt.NO_SIGNATURE if begins_otherwise else Doubt.BAD_SIGNATURE), bit
 
 
 @pytest.mark.parametrize("mend", [False, True])
@@ -216,7 +217,7 @@ def test_the_keys_at_hand_are_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    "junk", [b"", b"WLSEALD1", b"WLSEALD1\xff\xff", b"WLSEALD1\0\0" + bytes(200)]
+    "junk", [b"", b"WLSEALD2", b"WLSEALD2\xff\xff", b"WLSEALD2\0\0" + bytes(200)]
 )
 def test_junk_is_malformed(junk: bytes) -> None:
     with pytest.raises(PayloadError):

@@ -1,47 +1,106 @@
 """Who said it: everything that is not exactly what the named sender signed is doubted, and why."""
 
 import base64
+import json
+from dataclasses import replace
 
+import cbor2
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.uplink.signature import Doubt, VerifyKeys
-from gateway.uplink.wire import Incoming, signed_bytes
-from tests.gateway.uplink.bench import KEY, PUBLIC
+from gateway.uplink.signature import FORMS, SEALED, TAIL_BYTES, Doubt, VerifyKeys, signed
+from gateway.uplink.wire import Incoming
+from tests.gateway.uplink.bench import KEY, PUBLIC, said
 
-TOPIC, PAYLOAD = "wardlink/1/ward/hub-1/vitals", b"{}"
-GOOD = base64.b64encode(KEY.sign(signed_bytes(TOPIC, PAYLOAD))).decode()
-
-
-def message(signature: str | None = GOOD, topic: str = TOPIC, payload: bytes = PAYLOAD) -> Incoming:
-    return Incoming(1, topic, payload, retain=False, signature=signature)
-
-
-def test_what_the_sender_signed_is_not_doubted() -> None:
-    assert VerifyKeys({"hub-1": PUBLIC}).doubt("hub-1", message()) is None
+TOPIC = "wardlink/1/ward/hub-1/vitals"
+PAYLOADS = {
+    "json": b'{"a":1}',
+    "cbor": b"\xbf\x61a\x01\xff",
+    "sealed": SEALED + b"\x01\x02",
+}
+OF_EACH_FORM = pytest.mark.parametrize("payload", PAYLOADS.values(), ids=list(PAYLOADS))
+KEYS = VerifyKeys({"hub-1": PUBLIC})
 
 
-def test_a_signature_fits_one_sender_one_topic_and_one_payload() -> None:
+@OF_EACH_FORM
+def test_what_the_sender_signed_is_not_doubted(payload: bytes) -> None:
+    message = said(TOPIC, payload)
+    assert KEYS.opened("hub-1", message) == payload
+    assert 0 < len(message.payload) - len(payload) <= TAIL_BYTES
+    assert [form.length for form in FORMS] == [104, 77, 64]  # as docs/messages.md says
+
+
+def test_a_reader_that_knows_nothing_of_it_sees_one_member_more() -> None:
+    message = json.loads(said(TOPIC, PAYLOADS["json"]).payload)
+    assert list(message) == ["a", "signature"]
+    assert base64.b64decode(message["signature"]) == KEY.sign(
+        TOPIC.encode() + b"\0" + PAYLOADS["json"]
+    )
+    assert cbor2.loads(said(TOPIC, PAYLOADS["cbor"]).payload) == {
+        "a": 1,
+        "signature": KEY.sign(TOPIC.encode() + b"\0" + PAYLOADS["cbor"]),
+    }
+
+
+@OF_EACH_FORM
+def test_a_signature_fits_one_sender_one_topic_and_one_payload(payload: bytes) -> None:
     other = Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key().public_bytes_raw()
     keys = VerifyKeys({"hub-1": PUBLIC, "hub-2": base64.b64encode(other).decode()})
-    assert keys.doubt("nobody", message()) is Doubt.UNKNOWN
-    assert keys.doubt("hub-2", message()) is Doubt.BAD_SIGNATURE
-    assert keys.doubt("hub-1", message(topic=TOPIC + "x")) is Doubt.BAD_SIGNATURE
-    assert keys.doubt("hub-1", message(payload=b"{ }")) is Doubt.BAD_SIGNATURE
-    assert keys.doubt("hub-1", message(signature=None)) is Doubt.NO_SIGNATURE
+    message = said(TOPIC, payload)
+    assert keys.opened("nobody", message) is Doubt.UNKNOWN
+    assert keys.opened("hub-2", message) is Doubt.BAD_SIGNATURE
+    assert keys.opened("hub-1", replace(message, topic=TOPIC + "x")) is Doubt.BAD_SIGNATURE
+    assert keys.opened("hub-1", replace(message, topic="")) is Doubt.BAD_SIGNATURE
 
 
-def test_the_border_between_topic_and_payload_cannot_be_moved() -> None:
-    moved = message(topic=TOPIC[:-1], payload=TOPIC[-1:].encode() + b"\0" + PAYLOAD)
-    assert VerifyKeys({"hub-1": PUBLIC}).doubt("hub-1", moved) is Doubt.BAD_SIGNATURE
+@pytest.mark.parametrize("payload", [PAYLOADS["json"], PAYLOADS["cbor"], b"", b"x", b"{}"])
+def test_what_has_no_signature_is_told_so(payload: bytes) -> None:
+    message = Incoming(1, TOPIC, payload, retain=False)
+    assert KEYS.opened("hub-1", message) is Doubt.NO_SIGNATURE
 
 
-@settings(max_examples=200)
-@given(st.text())
-def test_no_text_for_a_signature_is_believed_or_raises(text: str) -> None:
-    assert VerifyKeys({"hub-1": PUBLIC}).doubt("hub-1", message(text)) is Doubt.BAD_SIGNATURE
+@OF_EACH_FORM
+def test_every_bit_counts_and_a_signature_has_one_spelling(payload: bytes) -> None:
+    message = said(TOPIC, payload)
+    for bit in range(len(message.payload) * 8):
+        changed = bytearray(message.payload)
+        changed[bit // 8] ^= 1 << bit % 8
+        assert isinstance(KEYS.opened("hub-1", replace(message, payload=bytes(changed))), Doubt)
+
+
+def test_base64_that_means_the_same_bytes_is_another_signature() -> None:
+    message = said(TOPIC, PAYLOADS["json"])
+    assert message.payload.endswith(b'=="}')
+    digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    last = digits.index(message.payload[-5])
+    for unused in range(1, 16):
+        twin = message.payload[:-5] + digits[last + unused : last + unused + 1] + b'=="}'
+        assert KEYS.opened("hub-1", replace(message, payload=twin)) is Doubt.BAD_SIGNATURE
+
+
+@OF_EACH_FORM
+def test_the_border_between_topic_and_payload_cannot_be_moved(payload: bytes) -> None:
+    """A payload that begins with the end of another topic is none of the known forms."""
+    good = said(TOPIC, payload)
+    moved = replace(good, topic=TOPIC[:-1], payload=TOPIC[-1:].encode() + b"\0" + good.payload)
+    assert isinstance(KEYS.opened("hub-1", moved), Doubt)
+
+
+@settings(max_examples=300)
+@given(st.sampled_from([b"", *PAYLOADS.values()]), st.binary(max_size=120), st.text(max_size=10))
+@example(b"", b"{" + b'"}' * 60, "")
+@example(b"", b"\xff" * 120, "")
+def test_no_other_bytes_are_believed_or_raise(first: bytes, rest: bytes, topic: str) -> None:
+    message = Incoming(1, topic, first + rest, retain=False)
+    assert isinstance(KEYS.opened("hub-1", message), Doubt)
+
+
+@pytest.mark.parametrize("payload", [b"", b"1", b"[]", b"{", b"\xbf", b"\xa0", SEALED[:-1]])
+def test_what_has_no_known_form_cannot_be_signed(payload: bytes) -> None:
+    with pytest.raises(ValueError, match="expected JSON, CBOR or a sealed frame"):
+        signed(TOPIC, payload, KEY.sign)
 
 
 @pytest.mark.parametrize("key", ["", "?", "AAAA", PUBLIC + "AAAA", "é"])
