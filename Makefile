@@ -53,9 +53,11 @@ soak: $(READY)  ## the long proofs of journal and delivery: ten times the power 
 	WARDLINK_CRASHES=100000 WARDLINK_KILLS=2000 WARDLINK_CYCLES=500 $(PY) -m pytest -v -s --timeout=7200 \
 		tests/gateway/journal tests/gateway/receiver/test_delivery.py $(ARGS)
 
-bench: $(READY)  ## what a device's data costs the hub, and the journal beside its peers
+bench: $(READY)  ## what a device's data costs the hub, and journal and uplink beside their peers
+	@tools/need.sh mosquitto
 	$(PY) tools/bench.py
 	$(PY) tools/bench_journal.py
+	$(PY) tools/bench_uplink.py
 
 COMPILE = $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
