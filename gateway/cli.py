@@ -121,17 +121,18 @@ def uplink(arguments: argparse.Namespace) -> int:
 
 def receive(arguments: argparse.Namespace) -> int:
     """Receive from the broker, prove that nothing is missing, write JSON lines."""
+    from gateway.receiver.lines import LinesStore  # noqa: PLC0415
     from gateway.receiver.receive import Receiver  # noqa: PLC0415 - speaks to the network
 
     config = load_receiver(arguments.config)
     key = _key(config.state_dir)
+    clock = SystemClock()
     receiver = Receiver(
         config.broker,
         config.tenant,
         config.hubs,
-        SystemClock(),
-        lines_file=config.output_file,
-        state_file=config.state_dir / "received.json",
+        clock,
+        store=LinesStore(config.output_file, config.state_dir / "received.json", clock),
         client_id=f"wardlink-receiver-{config.tenant}-{config.id}",
         rng=random.SystemRandom(),
         name=config.id,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from gateway.journal.entry import Stream
+from gateway.uplink.notice import HubStatus
 from gateway.uplink.receipt import Held
 
 MAX_HOLES = 256
@@ -118,6 +119,8 @@ class Ledger:
         self.tracks: dict[Key, Track] = {}
         self.beats: dict[str, tuple[str, int]] = {}
         """Boot and boottime of each hub's last heartbeat."""
+        self.statuses: dict[str, HubStatus] = {}
+        """What each hub said last of itself."""
 
     def track(self, key: Key) -> Track:
         """The track of a key; a new one where there is none."""
@@ -187,16 +190,6 @@ class Ledger:
                     track.holes[n] = replace(hole, named=True)
                     gaps.append(Gap(key, hole.span, hole.cause))
         return gaps
-
-    def next_due_ns(self, grace_ns: int) -> int | None:
-        """When `due` will have something, if nothing comes."""
-        unnamed = (
-            hole.since_ns + grace_ns
-            for track in self.tracks.values()
-            for hole in track.holes
-            if not hole.named
-        )
-        return min(unnamed, default=None)
 
     def open_gaps(self) -> list[Gap]:
         """Every gap that was named and is still open."""

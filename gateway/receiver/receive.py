@@ -1,7 +1,7 @@
-"""The receiver: from the broker to JSON lines, each entry once, each gap named.
+"""The receiver: from the broker to a store, each entry once, each gap named.
 
-A message is acknowledged only when its lines are in the hands of the kernel, so the broker keeps what a crash of the
-receiver leaves undone. The lines are on the disk at most `SYNC_S` later.
+A message is acknowledged only when the store has committed it, so the broker keeps what a crash of the receiver leaves
+undone. All that waits is taken in one transaction; none is held back to wait for more.
 """
 
 import asyncio
@@ -9,25 +9,32 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from gateway.clock import Clock
 from gateway.config.broker import Broker
 from gateway.journal.readers import Opener
+from gateway.receiver.checks import Checker
 from gateway.receiver.intake import Intake, Report
-from gateway.receiver.store import Lines, load, save
+from gateway.receiver.store import Store, StoreError
 from gateway.uplink.paho_wire import PahoWire
 from gateway.uplink.patience import NS_PER_S, Backoff, Timing
 from gateway.uplink.receipt import Receipt
 from gateway.uplink.wire import Incoming, Outgoing, Reason, Session, UplinkError
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 SYNC_S = 1.0
-"""At most one flush to the disk, and one state file, in this time."""
+"""At most one flush to the disk, and one receipt to a hub, in this time."""
 SESSION_EXPIRY_S = 7 * 24 * 3600
 """How long the broker keeps what comes while the receiver is away. The hubs hold far more, but are not asked again."""
 RECEIVE_MAXIMUM = 64
+TRANSACTION_BYTES = 4 * 1024 * 1024
+"""Of payloads, at most one message more: what a transaction holds in memory."""
+GRACE_S = 5.0
+STORE_TIMING = Timing(backoff_first=0.1, backoff_most=5.0)
 INBOX = 1024
 """Receive Maximum bounds QoS 1; this bounds whatever else a broker might send."""
 
@@ -61,8 +68,8 @@ class _Inbox:
             text = f"got more than {INBOX} messages unacknowledged, expected {RECEIVE_MAXIMUM}"
             self.lost(UplinkError(Reason.PROTOCOL, text))
 
-    async def next(self, limit_s: float | None) -> Incoming | None:
-        """The next message; None after `limit_s`. Raises UplinkError when the connection is gone."""
+    async def take(self, limit_s: float | None) -> list[Incoming]:
+        """All that waits, as far as one transaction takes it; nothing after `limit_s`. Raises UplinkError when lost."""
         if self._messages.empty() and not self._lost.is_set():
             get = asyncio.ensure_future(self._messages.get())
             lost = asyncio.ensure_future(self._lost.wait())
@@ -71,17 +78,24 @@ class _Inbox:
                     {get, lost}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED
                 )
                 if get.done():
-                    return get.result()
+                    return self._more(get.result())
             finally:
                 get.cancel()
                 lost.cancel()
         if self._error is not None:
             raise self._error
-        return None if self._messages.empty() else self._messages.get_nowait()
+        return [] if self._messages.empty() else self._more(self._messages.get_nowait())
+
+    def _more(self, first: Incoming) -> list[Incoming]:
+        taken, size = [first], len(first.payload)
+        while size < TRANSACTION_BYTES and not self._messages.empty():
+            taken.append(self._messages.get_nowait())
+            size += len(taken[-1].payload)
+        return taken
 
 
 class Receiver:
-    """Receives one tenant's hubs. `run` until cancelled; a second one with the same client id would take its place."""
+    """Receives one tenant's hubs into a store. `run` until cancelled; a second one with the same client id would take its place."""
 
     def __init__(
         self,
@@ -90,55 +104,59 @@ class Receiver:
         keys: Mapping[str, str],
         clock: Clock,
         *,
-        lines_file: Path,
-        state_file: Path,
+        store: Store,
         client_id: str,
         rng: random.Random,
         name: str = "",
         sign: Callable[[bytes], bytes] | None = None,
         clinic_key: Opener | None = None,
-        grace_s: float = 5.0,
+        share: str | None = None,
+        grace_s: float = GRACE_S,
+        session_expiry_s: int = SESSION_EXPIRY_S,
         timing: Timing | None = None,
     ) -> None:
-        """Opens the files, so that a fault of theirs is seen before anything is received.
+        """Takes the store, and closes it at the end of `run`.
 
         Args:
             name: the receiver's, on its receipts.
             sign: its signature; without it no receipts are given.
             clinic_key: opens what hubs sealed for it.
+            share: the group that it shares the messages with, each to one of them; their store must be one.
+            grace_s: how long a hole may stay before it is named as a gap.
+            session_expiry_s: how long the broker keeps what comes while this receiver is away.
 
         Raises:
-            OSError: a file cannot be used.
-            PayloadError: the state file is damaged.
             ValueError: a verify key is not one.
         """
         self._broker = broker
         self._clock = clock
         self._tenant = tenant
         self._name = name
+        topics = f"wardlink/1/{tenant}/+/+"
         self._session = Session(
             client_id,
             sign,
-            subscribe=f"wardlink/1/{tenant}/+/+",
-            expiry_s=SESSION_EXPIRY_S,
+            subscribe=topics if share is None else f"$share/{share}/{topics}",
+            expiry_s=session_expiry_s,
             receive_maximum=RECEIVE_MAXIMUM,
         )
         self._backoff = Backoff(timing or Timing(), rng)
-        self._state_file = state_file
-        self._lines = Lines(lines_file)
-        self._ledger = load(state_file, self._lines, clock.boottime_ns())
-        self._intake = Intake(
-            tenant, keys, self._ledger, clock, grace_s=grace_s, clinic_key=clinic_key
-        )
-        self._saved_ns = self._given_ns = clock.boottime_ns()
+        self._patience = Backoff(STORE_TIMING, rng)
+        self._store = store
+        self._intake = Intake(Checker(tenant, keys, clinic_key), store, clock, grace_s=grace_s)
+        self._grace_s = grace_s
+        self._worker = ThreadPoolExecutor(1, "receiver-store")
+        self._saved_ns = self._given_ns = self._looked_ns = self._connected_ns = clock.boottime_ns()
         self.is_connected = False
+        self.trouble: str | None = None
+        """Why nothing can be stored now. Then nothing is acknowledged, and the broker holds back the rest."""
 
     def report(self) -> Report:
         """Counts of this run, and the gaps as they stand."""
         return self._intake.report()
 
     async def run(self) -> None:
-        """Receives until cancelled; then everything received is on the disk."""
+        """Receives until cancelled; then everything acknowledged is on the disk."""
         failures = 0
         try:
             while True:
@@ -148,71 +166,129 @@ class Receiver:
                     failures = 1 if self.is_connected else failures + 1
                     log.warning("receiver: %s", error)
                 self.is_connected = False
-                await self._rest(self._backoff.delay_ns(failures) / NS_PER_S)
+                await self._save()
+                await asyncio.sleep(self._backoff.delay_ns(failures) / NS_PER_S)
         finally:
             self.is_connected = False
-            self._save()
-            self._lines.close()
+            # What the worker began it ends: its own limits see to that.
+            self._worker.shutdown()
+            with contextlib.suppress(StoreError):
+                self._store.sync()
+            self._store.close()
 
     async def _connection(self) -> None:
         inbox = _Inbox()
         wire = await PahoWire.connect(self._broker, self._session, inbox)
         self.is_connected = True
+        self._connected_ns = self._clock.boottime_ns()
         log.info("receiver: connected")
         try:
             while True:
-                message = await inbox.next(self._patience_s())
-                if message is not None:
-                    self._lines.append(self._intake.take(message))
-                    wire.acknowledge(message.message_id)
-                self._tidy()
-                self._give_receipts(wire, inbox)
+                messages = await inbox.take(self._patience_s())
+                if messages:
+                    await self._take(messages)
+                    for message in messages:
+                        wire.acknowledge(message.message_id)
+                await self._look()
+                await self._save()
+                await self._give_receipts(wire, inbox)
         finally:
             wire.abort()
 
-    async def _rest(self, seconds: float) -> None:
-        """Gaps fall due while there is no connection, too."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while True:
-                    self._tidy()
-                    await asyncio.sleep(self._patience_s() or seconds)
+    # --- The store, in a thread of its own: a transaction must not hold up the event loop --------------------
 
-    def _patience_s(self) -> float | None:
-        """Until a gap falls due or the lines must be on the disk; None when neither is waited for."""
-        waits = [self._intake.seconds_to_next()]
-        if self._lines.unsynced:
-            waits.append(self._until_s(self._saved_ns))
-        if self._owes:
-            waits.append(self._until_s(self._given_ns))
-        return min((wait for wait in waits if wait is not None), default=None)
+    async def _do(self, call: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, call, *arguments)
 
-    def _until_s(self, last_ns: int) -> float:
-        """Until `SYNC_S` is over."""
-        return max(0.0, SYNC_S - (self._clock.boottime_ns() - last_ns) / NS_PER_S)
+    async def _take(self, messages: list[Incoming]) -> None:
+        """Until the store has them. Meanwhile nothing is acknowledged, so at Receive Maximum the broker waits."""
+        failures = 0
+        while True:
+            try:
+                await self._do(self._intake.take, messages)
+            except StoreError as error:
+                failures += 1
+                self._in_trouble(error)
+                await asyncio.sleep(self._patience.delay_ns(failures) / NS_PER_S)
+            else:
+                self._out_of_trouble()
+                return
 
-    @property
-    def _owes(self) -> bool:
-        return self.is_connected and self._session.sign is not None and self._intake.owes_receipts
+    async def _look(self) -> None:
+        """For gaps. Not right after connecting: what fills a hole may have waited at the broker meanwhile."""
+        if self._until_s(self._looked_ns, self._look_s) or self._until_s(
+            self._connected_ns, self._grace_s
+        ):
+            return
+        self._looked_ns = self._clock.boottime_ns()
+        try:
+            await self._do(self._intake.name_gaps)
+        except StoreError as error:
+            self._in_trouble(error)
+        else:
+            self._out_of_trouble()
 
-    def _tidy(self) -> None:
-        self._lines.append(self._intake.due())
-        if self._lines.unsynced and not self._until_s(self._saved_ns):
-            self._save()
+    async def _save(self) -> None:
+        if not self._store.unsynced or (self.is_connected and self._until_s(self._saved_ns)):
+            return
+        self._saved_ns = self._clock.boottime_ns()
+        try:
+            await self._do(self._store.sync)
+        except StoreError as error:
+            self._in_trouble(error)
 
-    def _give_receipts(self, wire: PahoWire, inbox: _Inbox) -> None:
+    async def _give_receipts(self, wire: PahoWire, inbox: _Inbox) -> None:
         """Only for what is on the disk, since on this word a hub forgets; once in `SYNC_S`, as far as the broker takes them."""
-        if self._lines.unsynced or not self._owes or self._until_s(self._given_ns):
+        if self._store.unsynced or not self._owes or self._until_s(self._given_ns):
             return
         self._given_ns = self._clock.boottime_ns()
         room = wire.limits.receive_maximum - inbox.unanswered
-        for receipt in self._intake.receipts(self._name, room):
+        try:
+            receipts = await self._do(self._intake.receipts, self._name, room)
+        except StoreError as error:
+            self._in_trouble(error)
+            return
+        for receipt in receipts:
             topic = Receipt.topic(self._tenant, receipt.hub, self._name)
             wire.publish(Outgoing(topic, receipt.encode()))
             inbox.unanswered += 1
 
-    def _save(self) -> None:
-        """Lines first: a state file that knew more than the lines would hide a loss."""
-        self._lines.sync()
-        save(self._state_file, self._ledger, self._lines.length)
-        self._saved_ns = self._clock.boottime_ns()
+    def _in_trouble(self, error: StoreError) -> None:
+        if self.trouble is None:
+            log.warning("receiver: nothing is acknowledged until this is over: %s", error)
+        self.trouble = str(error)
+
+    def _out_of_trouble(self) -> None:
+        if self.trouble is not None:
+            log.info("receiver: the store is back")
+        self.trouble = None
+
+    # --- When what is due -------------------------------------------------------------------------------
+
+    @property
+    def _look_s(self) -> float:
+        """Between two looks for gaps: so one is named at most half a grace late."""
+        return self._grace_s / 2
+
+    def _patience_s(self) -> float:
+        """Until something is due, if no message comes."""
+        waits = [
+            max(
+                self._until_s(self._looked_ns, self._look_s),
+                self._until_s(self._connected_ns, self._grace_s),
+            )
+        ]
+        if self._store.unsynced:
+            waits.append(self._until_s(self._saved_ns))
+        if self._owes:
+            waits.append(self._until_s(self._given_ns))
+        return min(waits)
+
+    def _until_s(self, last_ns: int, period_s: float | None = None) -> float:
+        """Until a period is over; `SYNC_S` unless another is named."""
+        period_s = SYNC_S if period_s is None else period_s
+        return max(0.0, period_s - (self._clock.boottime_ns() - last_ns) / NS_PER_S)
+
+    @property
+    def _owes(self) -> bool:
+        return self.is_connected and self._session.sign is not None and self._intake.owes_receipts

@@ -1,163 +1,159 @@
-"""What the receiver keeps on disk: the lines, and the ledger beside them.
+"""Where a receiver keeps what came: a protocol that any storage can speak, and its half for one process alone.
 
-The lines are the truth. The state file holds the ledger as it was at a stated length of the lines; what was written
-after that is read again at the start. So a receiver that was killed at any moment knows exactly what it has written.
+A store has two kinds of things: lines (see docs/messages.md, "What the receiver writes"), and the ledger that says what
+came already. Both change in one transaction, so that no crash can make one know more than the other.
 """
 
-import contextlib
-import os
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Protocol
 
+from gateway.clock import Clock
 from gateway.journal.entry import Stream
-from gateway.receiver.ledger import Cause, Hole, Key, Ledger, Span, Track
-from gateway.uplink.fields import Fields, Json, PayloadError, dumps, loads
+from gateway.receiver.ledger import Key, Ledger
+from gateway.uplink.fields import Json
+from gateway.uplink.receipt import Held
 
-STATE_SCHEMA = "wardlink.receiver/1"
+Line = Mapping[str, Json]
+"""One thing to be kept: `type` is entry, gap, gap_closed, heartbeat, status or rejected."""
 
 
-class Lines:
-    """An append-only file of JSON lines. A line that was torn by a crash is cut off: it was never acknowledged."""
+class StoreError(Exception):
+    """The store cannot be used now: away, locked, full. The text names no patient's data."""
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
-        self._file = path.open("ab+", buffering=0)
-        self._cut_torn_line()
-        self.unsynced = False
 
-    def _cut_torn_line(self) -> None:
-        size = end = self._file.seek(0, os.SEEK_END)
-        while end:
-            start = max(0, end - 65_536)
-            self._file.seek(start)
-            newline = self._file.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                end = start + newline + 1
-                break
-            end = start
-        if end < size:
-            self._file.truncate(end)
+class RefusedError(StoreError):
+    """The store will never take these lines, whatever the time: something in them does not fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """`open_gaps`: named and not closed. `missing`: entries known to be missing, named or not."""
+
+    open_gaps: int = 0
+    missing: int = 0
+
+
+class Store(Protocol):
+    """What `Intake` writes to. Each method may raise StoreError; the caller tries again later."""
+
+    def begin(self, keys: Collection[Key], hubs: Collection[str]) -> tuple[Ledger, int]:
+        """Opens a transaction.
+
+        Returns:
+            A ledger to work on, with the tracks of `keys` and the notices of `hubs` as they are stored, and nobody
+            else changes them before the end; and the time now in ns, on the one clock that dates this store's holes.
+        """
+        ...
+
+    def commit(self, lines: Sequence[Line]) -> None:
+        """Keeps these lines and the ledger that `begin` gave, both or neither. The end of the process loses neither.
+
+        Raises:
+            RefusedError: it will never take these.
+        """
+        ...
+
+    def rollback(self) -> None:
+        """Ends the transaction without a trace. Safe to call when there is none."""
+        ...
+
+    def due(self, grace_ns: int) -> Collection[Key]:
+        """The tracks with a hole that is older than `grace_ns` and was not named yet."""
+        ...
+
+    def held(self, hub: str, epoch: str) -> Mapping[Stream, Held]:
+        """What is kept of a journal, for its receipt."""
+        ...
+
+    def totals(self) -> Totals:
+        """Over all tracks."""
+        ...
 
     @property
-    def length(self) -> int:
-        """In bytes."""
-        return self._file.seek(0, os.SEEK_END)
-
-    def read(self, offset: int) -> Iterable[bytes]:
-        """The lines from `offset` on, or from the start where the file is shorter (it was replaced)."""
-        with self._path.open("rb") as reader:
-            reader.seek(offset if offset <= self.length else 0)
-            yield from reader
-
-    def append(self, lines: Iterable[Json]) -> None:
-        """In the hands of the kernel when it returns: the end of this process does not lose them."""
-        data = b"".join(dumps(line).encode("ascii") + b"\n" for line in lines)
-        view = memoryview(data)
-        while view:
-            view = view[self._file.write(view) :]
-            self.unsynced = True
+    def unsynced(self) -> bool:
+        """Whether a power cut may lose something committed: then no receipt is given before `sync`."""
+        ...
 
     def sync(self) -> None:
-        """On the disk when it returns: a power cut does not lose them."""
-        os.fdatasync(self._file.fileno())
-        self.unsynced = False
+        """All that was committed is on the disk when it returns."""
+        ...
 
     def close(self) -> None:
-        """Safe to call twice."""
-        self._file.close()
+        """Gives back what it holds. Safe to call twice."""
+        ...
 
 
-def save(path: Path, ledger: Ledger, lines_length: int) -> None:
-    """Replaces the state file in one step."""
-    tracks: list[Json] = [
-        {
-            "hub": key.hub,
-            "stream": key.stream,
-            "epoch": key.epoch,
-            "floor": track.floor,
-            "high": track.high,
-            "claimed": track.claimed,
-            "holes": [
-                {"first": h.span.first, "last": h.span.last, "cause": h.cause, "named": h.named}
-                for h in track.holes
-            ],
-        }
-        for key, track in ledger.tracks.items()
-    ]
-    beats: list[Json] = [
-        {"hub": hub, "boot_id": boot_id, "boottime_ns": boottime_ns}
-        for hub, (boot_id, boottime_ns) in ledger.beats.items()
-    ]
-    head: dict[str, Json] = {"schema": STATE_SCHEMA, "lines_length": lines_length}
-    state = dumps(head | {"beats": beats, "tracks": tracks})
-    temporary = path.with_name(path.name + ".new")
-    with temporary.open("wb") as file:
-        file.write(state.encode("ascii"))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+class SoleStore:
+    """The ledger in memory, for a store that one process writes. A subclass says how lines are kept.
 
+    `write` keeps lines; it may raise StoreError, and then nothing happened. A subclass whose lines are to survive the
+    process gives `Ledger` as it was; `gateway.receiver.lines` shows how.
+    """
 
-def load(path: Path, lines: Lines, now_ns: int) -> Ledger:
-    """The ledger as of the last line. Raises PayloadError where the state file is not ours or is damaged."""
-    ledger, offset = Ledger(), 0
-    if path.exists():
-        state = loads(path.read_bytes())
-        if state.text("schema") != STATE_SCHEMA:
-            raise PayloadError(str(path), repr(state.text("schema")[:48]), STATE_SCHEMA)
-        offset = state.integer("lines_length", least=0)
-        for item in state.objects("beats"):
-            ledger.is_new_beat(item.text("hub"), item.text("boot_id"), item.integer("boottime_ns"))
-        for item in state.objects("tracks"):
-            ledger.tracks[_key(item)] = Track(
-                item.integer("floor", least=0),
-                item.integer("high", least=0),
-                item.integer("claimed", least=0),
-                [_hole(hole, now_ns) for hole in item.objects("holes")],
-            )
-    # A line that the disk damaged counts as not received, so the ledger will name its entry as a gap.
-    for line in lines.read(offset):
-        with contextlib.suppress(PayloadError):
-            _replay(ledger, loads(line), now_ns)
-    return ledger
+    def __init__(self, clock: Clock, ledger: Ledger | None = None) -> None:
+        self.ledger = ledger or Ledger()
+        self._clock = clock
+        self._work = Ledger()
 
+    def write(self, lines: Sequence[Line]) -> None:
+        """Keeps these lines, all or none."""
+        raise NotImplementedError
 
-def _replay(ledger: Ledger, line: Fields, now_ns: int) -> None:
-    match line.text("type"):
-        case "entry":
-            sequence = line.integer("sequence", least=1)
-            ledger.receive(_key(line), Span(sequence, sequence), now_ns)
-        case "gap":
-            span = Span(line.integer("first", least=1), line.integer("last", least=1))
-            key, cause = _key(line), line.choice("cause", Cause)
-            if cause is Cause.UNREADABLE:
-                ledger.receive(key, span, now_ns)
-            if cause is Cause.TAIL:
-                ledger.heartbeat(key, ledger.track(key).claimed, span.last, now_ns)
-            if cause in {Cause.SEQUENCE, Cause.TAIL}:
-                ledger.mark_named(key, span)
-        case "heartbeat":
-            ledger.is_new_beat(line.text("hub"), line.text("boot_id"), line.integer("boottime_ns"))
-            streams = line.object("streams")
-            for stream in (stream for stream in Stream if streams.has(stream)):
-                mark = streams.object(stream)
-                key = Key(line.text("hub"), stream, line.text("epoch"))
-                high_water = mark.integer("high_water", least=0)
-                ledger.heartbeat(key, high_water, mark.integer("acknowledged", least=0), now_ns)
-        case _:
-            pass
+    def begin(self, keys: Collection[Key], hubs: Collection[str]) -> tuple[Ledger, int]:
+        """Works on copies, so that a transaction that fails leaves no trace."""
+        ledger, work = self.ledger, Ledger()
+        for key in keys:
+            if key in ledger.tracks:
+                work.tracks[key] = deepcopy(ledger.tracks[key])
+        for hub in hubs:
+            if hub in ledger.beats:
+                work.beats[hub] = ledger.beats[hub]
+            if hub in ledger.statuses:
+                work.statuses[hub] = ledger.statuses[hub]
+        self._work = work
+        return work, self._clock.boottime_ns()
 
+    def commit(self, lines: Sequence[Line]) -> None:
+        """The lines, then the ledger."""
+        if lines:
+            self.write(lines)
+        for key, track in self._work.tracks.items():
+            self.ledger.track(key)  # a new one may push out the oldest of too many
+            self.ledger.tracks[key] = track
+        self.ledger.beats |= self._work.beats
+        self.ledger.statuses |= self._work.statuses
+        self._work = Ledger()
 
-def _key(fields: Fields) -> Key:
-    return Key(fields.text("hub"), fields.choice("stream", Stream), fields.text("epoch"))
+    def rollback(self) -> None:
+        """Forgets the copies."""
+        self._work = Ledger()
 
+    def due(self, grace_ns: int) -> Collection[Key]:
+        """By the boot's clock."""
+        now_ns = self._clock.boottime_ns()
+        return [
+            key
+            for key, track in self.ledger.tracks.items()
+            if any(not hole.named and now_ns - hole.since_ns >= grace_ns for hole in track.holes)
+        ]
 
-def _hole(fields: Fields, now_ns: int) -> Hole:
-    span = Span(fields.integer("first", least=1), fields.integer("last", least=1))
-    return Hole(span, now_ns, fields.choice("cause", Cause), fields.boolean("named"))
+    @property
+    def unsynced(self) -> bool:
+        """False where `write` is durable."""
+        return False
+
+    def held(self, hub: str, epoch: str) -> Mapping[Stream, Held]:
+        """From memory."""
+        return self.ledger.held(hub, epoch)
+
+    def totals(self) -> Totals:
+        """From memory."""
+        return Totals(len(self.ledger.open_gaps()), self.ledger.missing())
+
+    def sync(self) -> None:
+        """Nothing to do where `write` is durable."""
+
+    def close(self) -> None:
+        """Nothing to give back."""

@@ -9,8 +9,8 @@ from gateway.config.hub import Hub
 from gateway.journal.entry import Stream
 from gateway.journal.journal import Journal
 from gateway.journal.segment import BLOCK_BYTES
+from gateway.receiver.checks import Checker
 from gateway.receiver.intake import Intake
-from gateway.receiver.ledger import Ledger
 from gateway.uplink.notice import Mark, Notices
 from gateway.uplink.payload import MAX_PAYLOAD_BYTES, slices
 from gateway.uplink.wire import Outgoing
@@ -24,7 +24,7 @@ from tests.gateway.journal.builders import (
     wave,
 )
 from tests.gateway.journal.simulated_disk import Directory, SimulatedDisk
-from tests.gateway.uplink.bench import said
+from tests.gateway.uplink.bench import KeptStore, said
 
 WAVES = 9
 """Three to a segment."""
@@ -37,7 +37,7 @@ class Link:
         self.hub = Hub("hub-1", "ward", Path("unused"), Path("unused"))
         self.clock = FixedClock()
         verify = base64.b64encode(KEY.verify_key).decode()
-        self.intake = Intake("ward", {"hub-1": verify}, Ledger(), self.clock, grace_s=0)
+        self.intake = Intake(Checker("ward", {"hub-1": verify}), KeptStore(), self.clock, grace_s=0)
         self.sent = 0
         self.lines: list[dict[str, Any]] = []
 
@@ -53,7 +53,7 @@ class Link:
 
     def _take(self, message: Outgoing) -> None:
         incoming = said(message.topic, message.payload, KEY)
-        lines = [*self.intake.take(incoming), *self.intake.due()]
+        lines = [*self.intake.take([incoming]), *self.intake.name_gaps()]
         self.lines += cast("list[dict[str, Any]]", lines)
 
     @property

@@ -14,8 +14,8 @@ import pytest
 from gateway.config.broker import Broker
 from gateway.journal.entry import Stream
 from gateway.receiver import receive
+from gateway.receiver.lines import Lines
 from gateway.receiver.receive import Receiver
-from gateway.receiver.store import Lines
 from gateway.uplink import release
 from gateway.uplink.paho_wire import hub_wires
 from gateway.uplink.patience import NS_PER_S, Timing
@@ -31,6 +31,7 @@ from tests.gateway.uplink.bench import (
     MemoryJournal,
     clock,
     entries_of,
+    lines_store,
     make_receiver,
     make_uplink,
     read_lines,
@@ -159,8 +160,7 @@ def receipting_receiver(folder: Path, broker: Broker, grace_s: float = 30) -> Re
         HUB.tenant,
         {HUB.id: PUBLIC},
         clock(),
-        lines_file=folder / "lines.jsonl",
-        state_file=folder / "state.json",
+        store=lines_store(folder),
         client_id="receiver-1",
         rng=random.Random(2),
         name="r-1",
@@ -274,6 +274,7 @@ import asyncio, sys
 from pathlib import Path
 from gateway.config.broker import Broker
 from gateway.receiver import receive
+from gateway.receiver.lines import Lines
 from tests.gateway.receiver.test_delivery import receipting_receiver
 receive.SYNC_S = 60.0
 asyncio.run(receipting_receiver(Path(sys.argv[1]), Broker("127.0.0.1", int(sys.argv[2]))).run())

@@ -8,9 +8,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.clock import ClockReading, ClockState
 from gateway.journal.entry import Stream
+from gateway.receiver.checks import Checker
 from gateway.receiver.intake import Intake
 from gateway.receiver.ledger import Ledger
-from gateway.receiver.store import Lines, load, save
+from gateway.receiver.lines import Lines, load, save
 from gateway.uplink.fields import PayloadError
 from gateway.uplink.notice import Heartbeat, HubStatus, Mark, Notices
 from gateway.uplink.payload import slices
@@ -19,6 +20,7 @@ from tests.gateway.uplink.bench import (
     EPOCH,
     HUB,
     PUBLIC,
+    KeptStore,
     MemoryJournal,
     clock,
     read_lines,
@@ -49,11 +51,13 @@ def beat(boottime_ns: int, high_water: int, acknowledged: int) -> Incoming:
 
 
 def make_intake(ledger: Ledger | None = None, grace_s: float = 0.0) -> Intake:
-    return Intake(HUB.tenant, {HUB.id: PUBLIC}, ledger or Ledger(), clock(), grace_s=grace_s)
+    return Intake(
+        Checker(HUB.tenant, {HUB.id: PUBLIC}), KeptStore(ledger), clock(), grace_s=grace_s
+    )
 
 
 def take(intake: Intake, message: Incoming) -> list[dict[str, Any]]:
-    return cast("list[dict[str, Any]]", intake.take(message))
+    return cast("list[dict[str, Any]]", intake.take([message]))
 
 
 def test_entries_are_written_once_and_repeats_counted() -> None:
@@ -123,7 +127,7 @@ def test_a_gap_is_named_and_closed() -> None:
     intake = make_intake()
     take(intake, batch(1, 1))
     take(intake, batch(4, 1))
-    (gap,) = cast("list[dict[str, Any]]", intake.due())
+    (gap,) = cast("list[dict[str, Any]]", intake.name_gaps())
     assert (gap["type"], gap["first"], gap["last"], gap["count"], gap["cause"]) == (
         "gap",
         2,
@@ -143,7 +147,7 @@ def test_a_heartbeat_proves_a_cut_tail_and_an_old_one_proves_nothing() -> None:
     take(intake, batch(1, 3))
     (line,) = take(intake, beat(10, 9, 5))
     assert line["streams"]["vitals"] == {"high_water": 9, "acknowledged": 5, "received": 5}
-    (gap,) = cast("list[dict[str, Any]]", intake.due())
+    (gap,) = cast("list[dict[str, Any]]", intake.name_gaps())
     assert (gap["first"], gap["last"], gap["cause"]) == (4, 5, "tail")
     _, rollback = take(intake, beat(20, 7, 5))
     assert (rollback["first"], rollback["last"], rollback["cause"]) == (8, 9, "rollback")
@@ -161,7 +165,7 @@ def test_a_retained_status_that_comes_again_is_one_line() -> None:
 
 def test_a_wrong_verify_key_is_named() -> None:
     with pytest.raises(ValueError, match="hub-9"):
-        Intake("ward", {"hub-9": "short"}, Ledger(), clock(), grace_s=1)
+        Checker("ward", {"hub-9": "short"})
 
 
 @pytest.mark.parametrize("saved_after", [0, 1, 2, 3, 4])
@@ -173,8 +177,8 @@ def test_a_restart_knows_exactly_what_was_written(tmp_path: Path, saved_after: i
     for n, message in enumerate([batch(1, 2), batch(6, 1), beat(5, 9, 8), batch(3, 1)]):
         if n == saved_after:
             save(tmp_path / "state", ledger, lines.length)
-        lines.append(intake.take(message))
-        lines.append(intake.due())
+        lines.append(intake.take([message]))
+        lines.append(intake.name_gaps())
     if saved_after == 4:
         save(tmp_path / "state", ledger, lines.length)
     lines.close()
@@ -191,7 +195,7 @@ def test_a_restart_knows_exactly_what_was_written(tmp_path: Path, saved_after: i
         k: (t.high, t.claimed) for k, t in ledger.tracks.items()
     }
     second = make_intake(restored)
-    assert second.due() == []
+    assert second.name_gaps() == []
     assert take(second, batch(1, 3)) == []
     assert take(second, beat(5, 1, 1)) == []
     assert [line["sequence"] for line in take(second, batch(4, 1)) if line["type"] == "entry"] == [
@@ -203,7 +207,7 @@ def test_a_restart_knows_exactly_what_was_written(tmp_path: Path, saved_after: i
 def test_lines_that_were_rotated_away_are_not_missed(tmp_path: Path) -> None:
     lines = Lines(tmp_path / "lines")
     intake = make_intake(ledger := Ledger())
-    lines.append(intake.take(batch(1, 3)))
+    lines.append(intake.take([batch(1, 3)]))
     save(tmp_path / "state", ledger, lines.length)
     lines.close()
     (tmp_path / "lines").unlink()

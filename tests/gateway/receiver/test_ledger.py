@@ -60,11 +60,9 @@ def test_a_gap_is_named_after_its_grace_and_not_before() -> None:
     ledger = Ledger()
     ledger.receive(KEY, Span(1, 2), 0)
     ledger.receive(KEY, Span(5, 6), 100)
-    assert ledger.next_due_ns(50) == 150
     assert ledger.due(149, 50) == []
     assert ledger.due(150, 50) == [Gap(KEY, Span(3, 4), Cause.SEQUENCE)]
     assert ledger.due(1000, 50) == []
-    assert ledger.next_due_ns(50) is None
 
 
 def test_a_backlog_at_the_hub_is_no_gap_but_a_tail_that_the_broker_had_is() -> None:

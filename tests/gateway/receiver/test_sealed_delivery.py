@@ -17,10 +17,11 @@ from gateway.journal.entry import SealedBatch, Stream
 from gateway.journal.journal import Journal
 from gateway.journal.keys import HubKey
 from gateway.journal.readers import ClinicKey, Opener
+from gateway.receiver.checks import Checker
 from gateway.receiver.intake import Intake
 from gateway.receiver.ledger import Ledger
+from gateway.receiver.lines import Lines, load, save
 from gateway.receiver.receive import Receiver
-from gateway.receiver.store import Lines, load, save
 from gateway.uplink.paho_wire import hub_wires
 from gateway.uplink.receipts import Receipts
 from gateway.uplink.sealed import sealed_slice
@@ -30,7 +31,7 @@ from gateway.uplink.wire import Incoming
 from tests.gateway.journal.builders import MAKERS, SEGMENT
 from tests.gateway.journal.test_tamper import forge_frame
 from tests.gateway.receiver.test_delivery import BRISK
-from tests.gateway.uplink.bench import HUB, read_lines, running, said, until
+from tests.gateway.uplink.bench import HUB, KeptStore, lines_store, read_lines, running, said, until
 from tests.gateway.uplink.faultbroker import FaultBroker, Faults
 
 CLINIC = ClinicKey.generate()
@@ -82,11 +83,11 @@ def messages(journal: Journal, stream: Stream, after: int = 0) -> Iterator[Incom
 
 def intake(key: Opener | None = CLINIC, ledger: Ledger | None = None) -> Intake:
     keys = {**VERIFY, "hub-2": VERIFY[HUB.id]}
-    return Intake(HUB.tenant, keys, ledger or Ledger(), SystemClock(), grace_s=0.0, clinic_key=key)
+    return Intake(Checker(HUB.tenant, keys, key), KeptStore(ledger), SystemClock(), grace_s=0.0)
 
 
 def take(taker: Intake, message: Incoming) -> list[dict[str, Any]]:
-    return cast("list[dict[str, Any]]", taker.take(message))
+    return cast("list[dict[str, Any]]", taker.take([message]))
 
 
 # --- Message by message --------------------------------------------------------------------------------
@@ -114,7 +115,11 @@ def test_swapped_dropped_and_repeated_messages(tmp_path: Path) -> None:
         # In another order they are still themselves; one that never came is a gap; an old one is a repeat.
         got = [line["sequence"] for message in (two, one, four) for line in take(taker, message)]
         assert got == [2, 1, 4]
-        gaps = [line for line in cast("list[dict[str, Any]]", taker.due()) if line["type"] == "gap"]
+        gaps = [
+            line
+            for line in cast("list[dict[str, Any]]", taker.name_gaps())
+            if line["type"] == "gap"
+        ]
         assert [(gap["first"], gap["last"]) for gap in gaps] == [(3, 3)]
         assert take(taker, one) == take(taker, two) == []
         assert [line["type"] for line in take(taker, three)] == ["entry", "gap_closed"]
@@ -155,7 +160,7 @@ def test_a_frame_changed_on_the_disk_is_named_once_and_for_good(tmp_path: Path) 
         assert journal.recovery.damage == ()
         taker = intake()
         for message in messages(journal, Stream.VITALS):
-            lines_file.append(taker.take(message))
+            lines_file.append(taker.take([message]))
         last = list(messages(journal, Stream.VITALS))[-1]
         assert [line["type"] for line in take(taker, last)] == [
             "rejected"
@@ -198,8 +203,7 @@ def world(
         HUB.tenant,
         VERIFY,
         SystemClock(),
-        lines_file=tmp_path / "lines.jsonl",
-        state_file=tmp_path / "state.json",
+        store=lines_store(tmp_path),
         client_id="receiver",
         rng=random.Random(2),
         name="clinic",

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,10 @@ from gateway.config.broker import Broker
 from gateway.config.hub import Hub
 from gateway.journal.entry import Batch, Entry, Stream
 from gateway.journal.keys import HubKey
+from gateway.receiver.ledger import Ledger
+from gateway.receiver.lines import LinesStore
 from gateway.receiver.receive import Receiver
+from gateway.receiver.store import Line, SoleStore
 from gateway.uplink.paho_wire import hub_wires
 from gateway.uplink.patience import Timing
 from gateway.uplink.signature import signed
@@ -213,14 +216,28 @@ def make_uplink(journal: MemoryJournal, broker: Broker, timing: Timing = QUICK) 
     )
 
 
+class KeptStore(SoleStore):
+    """Lines in memory, which may be made to refuse."""
+
+    def __init__(self, ledger: Ledger | None = None) -> None:
+        super().__init__(SystemClock(), ledger)
+        self.lines: list[Line] = []
+
+    def write(self, lines: Sequence[Line]) -> None:
+        self.lines.extend(lines)
+
+
+def lines_store(folder: Path) -> LinesStore:
+    return LinesStore(folder / "lines.jsonl", folder / "state.json", SystemClock())
+
+
 def make_receiver(folder: Path, broker: Broker, grace_s: float = 0.3) -> Receiver:
     return Receiver(
         broker,
         HUB.tenant,
         {HUB.id: PUBLIC},
         clock(),
-        lines_file=folder / "lines.jsonl",
-        state_file=folder / "state.json",
+        store=lines_store(folder),
         client_id="receiver-1",
         rng=random.Random(2),
         grace_s=grace_s,
