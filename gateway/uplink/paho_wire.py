@@ -11,7 +11,7 @@ import contextlib
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from gateway.config.broker import Broker
+from gateway.uplink.dial import NO_WAY, Dialler
 from gateway.uplink.signature import signed
 from gateway.uplink.tls import is_loopback, tls_context
 from gateway.uplink.wire import (
@@ -37,8 +38,10 @@ from gateway.uplink.wire import (
     WireFactory,
 )
 
+Dial = Callable[[str, int], Awaitable[socket.socket]]
+"""Opens a TCP connection to host and port, or raises OSError."""
 CONNECT_LIMIT_S = 15.0
-"""From name look-up to CONNACK. paho bounds each step of it by `STEP_LIMIT_S`, but not their sum."""
+"""From name look-up to CONNACK. paho bounds each step from TLS on by `STEP_LIMIT_S`, but not their sum."""
 STEP_LIMIT_S = 10.0
 CLOSE_LIMIT_S = 2.0
 NOT_AUTHORISED = frozenset({0x86, 0x87, 0x8A, 0x8C})
@@ -53,6 +56,11 @@ class _Client(paho.Client):
     """paho's client whose thread says how it ended; by itself an exception in it is never seen by anyone."""
 
     ended: Callable[[Exception | None], None]
+    dialled: socket.socket
+    """Connected already: paho's own way tries the addresses one after the other, and over any interface."""
+
+    def _create_socket_connection(self) -> socket.socket:
+        return self.dialled
 
     def loop_forever(self, *_args: Any, **_kwargs: Any) -> MQTTErrorCode:
         failure: Exception | None = None
@@ -94,12 +102,14 @@ class PahoWire:
         listener: Listener,
         *,
         limit_s: float = CONNECT_LIMIT_S,
+        dial: Dial | None = None,
     ) -> "PahoWire":
         """Connects and, with a filter, subscribes. Raises UplinkError, and then nothing was published."""
         wire = cls(broker, session, listener)
-        wire._start()
+        _secure(wire._client, broker)
         try:
             async with asyncio.timeout(limit_s):
+                wire._start(await (dial or Dialler().dial)(broker.host, broker.port))
                 wire._limits = await wire._ready
         except TimeoutError:
             wire.abort()
@@ -107,6 +117,9 @@ class PahoWire:
             raise UplinkError(
                 Reason.TIMEOUT, f"{where}: got no CONNACK within {limit_s:g} s, expected one"
             ) from None
+        except OSError as error:
+            wire.abort()
+            raise _connect_error(broker, error) from error
         except BaseException:
             wire.abort()
             raise
@@ -173,19 +186,10 @@ class PahoWire:
         sign = self._session.sign
         return message.payload if sign is None else signed(message.topic, message.payload, sign)
 
-    def _start(self) -> None:
+    def _start(self, sock: socket.socket) -> None:
         broker, session = self._broker, self._session
-        if broker.tls is not None:
-            try:
-                self._client.tls_set_context(tls_context(broker.tls))
-            except (OSError, ValueError) as error:
-                text = f"cannot use the TLS files: {error}; check their paths, rights and form"
-                raise UplinkError(Reason.CONFIGURATION, text) from error
-        elif not is_loopback(broker.host):
-            raise UplinkError(
-                Reason.CONFIGURATION,
-                f"plain MQTT: got host {broker.host}, expected a loopback address; configure TLS",
-            )
+        sock.settimeout(STEP_LIMIT_S)
+        self._client.dialled = sock
         properties = _properties(PacketTypes.CONNECT)
         properties.SessionExpiryInterval = session.expiry_s
         properties.ReceiveMaximum = session.receive_maximum
@@ -311,6 +315,21 @@ class PahoWire:
             self._listener.lost(self._refusal or UplinkError(Reason.LOST, text))
 
 
+def _secure(client: paho.Client, broker: Broker) -> None:
+    """TLS, or a broker on this machine. Raises UplinkError."""
+    if broker.tls is not None:
+        try:
+            client.tls_set_context(tls_context(broker.tls))
+        except (OSError, ValueError) as error:
+            text = f"cannot use the TLS files: {error}; check their paths, rights and form"
+            raise UplinkError(Reason.CONFIGURATION, text) from error
+    elif not is_loopback(broker.host):
+        raise UplinkError(
+            Reason.CONFIGURATION,
+            f"plain MQTT: got host {broker.host}, expected a loopback address; configure TLS",
+        )
+
+
 def _cut(sock: Any) -> None:
     """Ends both directions below TLS: SSLSocket.shutdown would drop to plain text while the thread still sends."""
     if sock is not None:
@@ -330,6 +349,8 @@ def _connect_error(broker: Broker, failure: Exception | None) -> UplinkError:
             return UplinkError(Reason.DNS, f"{where}: {failure.strerror}")
         case TimeoutError():
             return UplinkError(Reason.TIMEOUT, f"{where}: no answer within {STEP_LIMIT_S:g} s")
+        case OSError() if failure.errno in NO_WAY:
+            return UplinkError(Reason.UNREACHABLE, f"{where}: {failure.strerror}")
         case OSError():
             return UplinkError(Reason.REFUSED, f"{where}: {failure.strerror or failure}")
         case None:

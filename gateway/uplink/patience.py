@@ -2,6 +2,9 @@
 
 import random
 from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.uplink.wire import UplinkError
 
 NS_PER_S = 1_000_000_000
 
@@ -73,3 +76,93 @@ class Patience:
         """For one message, from leaving to its answer."""
         seconds = min(self._timing.answer * 2**self._deaths, self._timing.backoff_most)
         return 2 * self.round_trip_ns + to_ns(seconds)
+
+
+class Pace(Protocol):
+    """How long a connection may be silent, and when the next one is tried."""
+
+    @property
+    def round_trip_ns(self) -> int:
+        """Smoothed; 0 before the first answer."""
+        ...
+
+    @property
+    def last_answer_ns(self) -> int | None:
+        """When the last acknowledgement came; None before the first."""
+        ...
+
+    def connected(self, now_ns: int) -> None:
+        """There is a connection."""
+        ...
+
+    def answered(self, sent_ns: int, now_ns: int, *, accepted: bool) -> None:
+        """An acknowledgement came; `accepted` when it took a batch over."""
+        ...
+
+    def due_ns(self, oldest_ns: int) -> int:
+        """When a connection is dead whose oldest unanswered message left then."""
+        ...
+
+    def ran_out(self) -> None:
+        """That moment has come."""
+        ...
+
+    def ended(self, error: UplinkError, now_ns: int) -> None:
+        """The connection is gone, or could not be had."""
+        ...
+
+    def retry_ns(self, now_ns: int) -> int:
+        """When the next is tried. Asked anew whenever the uplink wakes."""
+        ...
+
+
+class OnePath:
+    """The pace of a hub with one way to the broker: patience, and back-off between connections."""
+
+    def __init__(self, timing: Timing, backoff: Backoff) -> None:
+        self._patience = Patience(timing)
+        self._backoff = backoff
+        self._proven_ns = to_ns(timing.backoff_most)
+        self._since_ns: int | None = None
+        self._failures = 0
+        self._retry_ns = 0
+
+    @property
+    def round_trip_ns(self) -> int:
+        """Smoothed; 0 before the first answer."""
+        return self._patience.round_trip_ns
+
+    @property
+    def last_answer_ns(self) -> int | None:
+        """When the last acknowledgement came; None before the first."""
+        return self._patience.last_answer_ns
+
+    def connected(self, now_ns: int) -> None:
+        """There is a connection."""
+        self._since_ns = now_ns
+
+    def answered(self, sent_ns: int, now_ns: int, *, accepted: bool) -> None:
+        """An acknowledgement came."""
+        self._patience.answered(sent_ns, now_ns)
+        if accepted:
+            self._failures = 0
+
+    def due_ns(self, oldest_ns: int) -> int:
+        """When a connection is dead whose oldest unanswered message left then."""
+        return oldest_ns + self._patience.limit_ns
+
+    def ran_out(self) -> None:
+        """That moment has come."""
+        self._patience.ran_out()
+
+    def ended(self, _error: UplinkError, now_ns: int) -> None:
+        """The next rest is longer, unless this connection lasted."""
+        if self._since_ns is not None and now_ns - self._since_ns > self._proven_ns:
+            self._failures = 0
+        self._since_ns = None
+        self._failures += 1
+        self._retry_ns = now_ns + self._backoff.delay_ns(self._failures)
+
+    def retry_ns(self, _now_ns: int) -> int:
+        """When the next is tried."""
+        return self._retry_ns

@@ -15,7 +15,7 @@ from gateway.config.hub import Hub
 from gateway.uplink.lane import Source
 from gateway.uplink.lanes import Lanes
 from gateway.uplink.notice import Notices
-from gateway.uplink.patience import NS_PER_S, Backoff, Patience, Timing, to_ns
+from gateway.uplink.patience import NS_PER_S, Backoff, OnePath, Pace, Timing, to_ns
 from gateway.uplink.receipts import Receipts
 from gateway.uplink.status import State, UplinkStatus
 from gateway.uplink.wire import Incoming, Outgoing, Reason, UplinkError, Wire, WireFactory
@@ -43,6 +43,7 @@ class Uplink:
         rng: random.Random,
         timing: Timing | None = None,
         receipts: Receipts | None = None,
+        pace: Pace | None = None,
     ) -> None:
         """With `receipts` the journal is given free on the receiver's word, otherwise on the broker's."""
         self._receipts = receipts
@@ -50,11 +51,11 @@ class Uplink:
         self._clock = clock
         self._window_bytes = window_bytes
         self._timing = timing or Timing()
-        self._backoff = Backoff(self._timing, rng)
-        self._patience = Patience(self._timing)
+        backoff = Backoff(self._timing, rng)
+        self._pace = pace or OnePath(self._timing, backoff)
         self._lanes = Lanes(
             source,
-            self._backoff,
+            backoff,
             to_ns(self._timing.cursor),
             by_receipt=receipts is not None,
         )
@@ -72,7 +73,6 @@ class Uplink:
         self._state = State.CONNECTING
         self._trouble: UplinkError | None = None
         self._retry_ns: int | None = None
-        self._failures = 0
         self._reconnects = 0
         self._refusals = 0
 
@@ -93,6 +93,7 @@ class Uplink:
                     self._trouble = error
                     self._reconnects += 1
                     log.warning("uplink: %s", error)
+                    self._pace.ended(error, self._clock.boottime_ns())
                     await self._back_off()
         finally:
             self._state = State.STOPPED
@@ -109,7 +110,7 @@ class Uplink:
 
     def status(self) -> UplinkStatus:
         """How delivery stands now."""
-        now, last_ns = self._clock.boottime_ns(), self._patience.last_answer_ns
+        now, last_ns = self._clock.boottime_ns(), self._pace.last_answer_ns
         return UplinkStatus(
             state=self._state,
             reason=None if self._trouble is None else self._trouble.reason,
@@ -120,7 +121,7 @@ class Uplink:
             in_flight_messages=self._in_flight,
             in_flight_bytes=self._lanes.in_flight_bytes,
             last_answer_age_s=None if last_ns is None else (now - last_ns) / NS_PER_S,
-            round_trip_s=None if last_ns is None else self._patience.round_trip_ns / NS_PER_S,
+            round_trip_s=None if last_ns is None else self._pace.round_trip_ns / NS_PER_S,
             reconnects=self._reconnects,
             refusals=self._refusals + self._lanes.refusals,
             streams=self._lanes.status(),
@@ -136,15 +137,13 @@ class Uplink:
         self._inbox.clear()
         wire = await self._connect(self, self._notices.status(online=False))
         self._state, self._trouble = State.CONNECTED, None
-        since_ns = self._clock.boottime_ns()
+        self._pace.connected(self._clock.boottime_ns())
         log.info("uplink: connected")
         try:
             await self._deliver(wire)
             await wire.close()
         finally:
             wire.abort()
-            if self._clock.boottime_ns() - since_ns > to_ns(self._timing.backoff_most):
-                self._failures = 0
             await self._lanes.write_cursors(self._clock.boottime_ns(), at_once=True)
 
     async def _deliver(self, wire: Wire) -> None:
@@ -214,16 +213,14 @@ class Uplink:
         self._event.set()
         sent_ns = self._notice_flights.pop(message_id, None)
         if sent_ns is not None:
-            self._patience.answered(sent_ns, now)
+            self._pace.answered(sent_ns, now, accepted=False)
             if refusal is not None:
                 self._refusals += 1
                 log.warning("uplink: status, heartbeat or probe refused: %s", refusal)
             return
         flight = self._lanes.land(message_id, refusal, now)
         if flight is not None:
-            self._patience.answered(flight.sent_ns, now)
-            if refusal is None:
-                self._failures = 0
+            self._pace.answered(flight.sent_ns, now, accepted=refusal is None)
 
     def lost(self, error: UplinkError) -> None:
         """The connection is gone."""
@@ -238,26 +235,27 @@ class Uplink:
 
     # --- Waiting -----------------------------------------------------------------------------------------
 
-    def _answer_due_ns(self) -> int | None:
+    def _oldest_ns(self) -> int | None:
         sent = [*self._lanes.oldest_ns(), *self._notice_flights.values()]
-        oldest = min((at for at in sent if at is not None), default=None)
-        return None if oldest is None else oldest + self._patience.limit_ns
+        return min((at for at in sent if at is not None), default=None)
 
     def _check_answers(self) -> None:
         """A message may not be sent again on the same connection (MQTT 5.0, 4.4): so a new one is needed."""
-        due = self._answer_due_ns()
-        if due is not None and self._clock.boottime_ns() >= due:
-            waited = self._patience.limit_ns / NS_PER_S
-            self._patience.ran_out()
+        oldest, now = self._oldest_ns(), self._clock.boottime_ns()
+        if oldest is not None and now >= self._pace.due_ns(oldest):
+            waited = (now - oldest) / NS_PER_S
+            self._pace.ran_out()
             raise UplinkError(Reason.TIMEOUT, f"a message got no PUBACK within {waited:.1f} s")
 
     async def _back_off(self) -> None:
         """Rests with full jitter; a drain that begins meanwhile is tried at once."""
-        self._failures += 1
         self._state = State.BACKING_OFF
-        self._retry_ns = self._clock.boottime_ns() + self._backoff.delay_ns(self._failures)
         was_draining = self._draining
-        while self._clock.boottime_ns() < self._retry_ns and was_draining == self._draining:
+        while was_draining == self._draining:
+            now = self._clock.boottime_ns()
+            self._retry_ns = self._pace.retry_ns(now)
+            if now >= self._retry_ns:
+                break
             self._event.clear()
             await self._pause(self._retry_ns)
         self._retry_ns = None
@@ -270,7 +268,9 @@ class Uplink:
 
     def _next_deadline_ns(self, *, has_room: bool) -> int:
         deadlines = self._lanes.deadlines(self._clock.boottime_ns(), has_room=has_room)
-        times = [self._heartbeat_ns, self._answer_due_ns(), *deadlines]
+        oldest = self._oldest_ns()
+        due = None if oldest is None else self._pace.due_ns(oldest)
+        times = [self._heartbeat_ns, due, *deadlines]
         return min(at for at in times if at is not None)
 
     @property

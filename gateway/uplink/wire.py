@@ -15,6 +15,8 @@ class Reason(StrEnum):
 
     REFUSED = "refused"
     """Nobody listens there, or the broker sent a refusal."""
+    UNREACHABLE = "unreachable"
+    """No interface, no address or no route leads there: nobody was asked."""
     TLS = "tls"
     """The broker could not prove who it is, or would not take our certificate."""
     DNS = "dns"
