@@ -296,7 +296,7 @@ def test_a_drain_delivers_says_goodbye_and_ends() -> None:
         await bench.wait_published(3)
         assert not await bench.uplink.drain(0.05)
         bench.wire.answer_all()
-        assert await bench.uplink.drain(5)
+        assert await bench.uplink.drain(40)
         await run
         assert bench.wire.ended == "closed"
         beat, farewell = bench.wire.published[-2:]
