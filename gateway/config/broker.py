@@ -3,10 +3,18 @@
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from gateway.config.kinds import HOST, build
-from gateway.tables import Key, Reader, file, integer
+from gateway.tables import Key, Reader, file, integer, one_of
+
+
+class Protocol(StrEnum):
+    """The version of MQTT. What is said means the same in both."""
+
+    V5 = "5"
+    V311 = "3.1.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +33,7 @@ class Broker:
     host: str
     port: int
     tls: Tls | None = None
+    protocol: Protocol = Protocol.V5
     keepalive_s: int = 30
     window_bytes: int = 131_072
 
@@ -46,6 +55,12 @@ def tls_keys(folder: Path) -> tuple[Key, ...]:
 BROKER_KEYS = (
     Key("host", HOST, "the MQTT broker", required=True),
     Key("port", integer(1, 65535), "its port; 8883 with TLS", 8883),
+    Key(
+        "protocol",
+        one_of(Protocol),
+        'the version of MQTT: "5", or "3.1.1" for a broker that has no 5',
+        Protocol.V5,
+    ),
     Key("keepalive_s", integer(5, 3600, "seconds"), "MQTT keep-alive", 30),
     Key(
         "window_bytes",

@@ -1,4 +1,4 @@
-"""paho-mqtt as the wire and nothing more: MQTT 5, one client object for one connection.
+"""paho-mqtt as the wire and nothing more: MQTT 5 or 3.1.1, one client object for one connection.
 
 Measured on paho 2.2.0, and the reason why window, retry and cursor are ours: it ignores Receive Maximum, floods after
 a reconnect, takes a refused PUBACK for a success, waits for ever for a lost one, and leaves Nagle's algorithm on
@@ -21,7 +21,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from gateway.config.broker import Broker
+from gateway.config.broker import Broker, Protocol
 from gateway.uplink.dial import NO_WAY, Dialler
 from gateway.uplink.signature import signed
 from gateway.uplink.tls import is_loopback, tls_context
@@ -44,12 +44,22 @@ CONNECT_LIMIT_S = 15.0
 """From name look-up to CONNACK. paho bounds each step from TLS on by `STEP_LIMIT_S`, but not their sum."""
 STEP_LIMIT_S = 10.0
 CLOSE_LIMIT_S = 2.0
-NOT_AUTHORISED = frozenset({0x86, 0x87, 0x8A, 0x8C})
-"""CONNACK: bad user name or password, not authorised, banned, bad authentication method."""
+CONNACK_REASONS = {
+    0x84: Reason.PROTOCOL,
+    **dict.fromkeys((0x86, 0x87, 0x8A, 0x8C), Reason.NOT_AUTHORISED),
+}
+"""Unsupported version; bad user name or password, not authorised, banned, bad authentication method.
+
+paho gives the return codes of MQTT 3.1.1 as the same codes of MQTT 5."""
+PROTOCOLS = {Protocol.V5: paho.MQTTv5, Protocol.V311: paho.MQTTv311}
 
 
-def _properties(packet_type: int) -> Properties:
-    return Properties(packet_type)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+def _connect_properties(session: Session) -> Properties:
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+    properties.SessionExpiryInterval = session.expiry_s
+    properties.ReceiveMaximum = session.receive_maximum
+    properties.MaximumPacketSize = session.maximum_packet_bytes
+    return properties
 
 
 class _Client(paho.Client):
@@ -78,6 +88,7 @@ class PahoWire:
 
     def __init__(self, broker: Broker, session: Session, listener: Listener) -> None:
         self._broker = broker
+        self._is_v5 = broker.protocol is Protocol.V5
         self._session = session
         self._listener = listener
         self._loop = asyncio.get_running_loop()
@@ -162,7 +173,8 @@ class PahoWire:
         client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=session.client_id,
-            protocol=paho.MQTTv5,
+            clean_session=None if self._is_v5 else session.expiry_s == 0,
+            protocol=PROTOCOLS[self._broker.protocol],
             reconnect_on_failure=False,
             manual_ack=True,
         )
@@ -190,16 +202,12 @@ class PahoWire:
         broker, session = self._broker, self._session
         sock.settimeout(STEP_LIMIT_S)
         self._client.dialled = sock
-        properties = _properties(PacketTypes.CONNECT)
-        properties.SessionExpiryInterval = session.expiry_s
-        properties.ReceiveMaximum = session.receive_maximum
-        properties.MaximumPacketSize = session.maximum_packet_bytes
         self._client.connect_async(
             broker.host,
             broker.port,
             broker.keepalive_s,
             clean_start=session.expiry_s == 0,
-            properties=properties,
+            properties=_connect_properties(session) if self._is_v5 else None,
         )
         self._client.loop_start()
 
@@ -231,10 +239,10 @@ class PahoWire:
             getattr(properties, "MaximumPacketSize", MAX_PACKET_BYTES),
         )
         if reason.is_failure:
-            kind = Reason.NOT_AUTHORISED if reason.value in NOT_AUTHORISED else Reason.REFUSED
-            error = UplinkError(
-                kind, f"CONNACK: got 0x{reason.value:02x} {reason}, expected success"
-            )
+            kind = CONNACK_REASONS.get(reason.value, Reason.REFUSED)
+            text = f"CONNACK: got 0x{reason.value:02x} {reason}, expected success"
+            hint = "; see broker.protocol" if kind is Reason.PROTOCOL else ""
+            error = UplinkError(kind, text + hint)
             self._hand_over(self._fail, error)
         elif self._session.subscribe is None:
             self._hand_over(self._succeed, limits)
@@ -356,7 +364,8 @@ def _connect_error(broker: Broker, failure: Exception | None) -> UplinkError:
         case None:
             return UplinkError(
                 Reason.PROTOCOL,
-                f"{where}: closed before CONNACK; got no MQTT 5 answer, expected one",
+                f"{where}: closed before CONNACK; got no answer of MQTT {broker.protocol},"
+                " expected one; does the broker speak it? see broker.protocol",
             )
         case _:
             return UplinkError(Reason.PROTOCOL, f"{where}: {type(failure).__name__}: {failure}")

@@ -24,7 +24,7 @@ class Reason(StrEnum):
     """No answer, or no acknowledgement, within the limit."""
     NOT_AUTHORISED = "not_authorised"
     PROTOCOL = "protocol"
-    """The other end speaks no MQTT 5, or broke its rules."""
+    """The other end does not speak the version of MQTT that is configured, or broke its rules."""
     LOST = "lost"
     """It was connected and is no more."""
     CONFIGURATION = "configuration"
@@ -119,8 +119,9 @@ class Session:
     Attributes:
         sign: signs what it sends, the will too; None for a client that sends nothing.
         subscribe: a topic filter, taken at QoS 1 and acknowledged by hand.
-        expiry_s: how long the broker keeps the session; 0 begins a clean one.
-        receive_maximum: how many messages the broker may send unacknowledged.
+        expiry_s: how long the broker keeps the session; 0 begins a clean one. MQTT 3.1.1 cannot say how long: there it
+            is the broker's own setting.
+        receive_maximum: how many messages the broker may send unacknowledged. MQTT 3.1.1 cannot say it.
     """
 
     client_id: str

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config.broker import Broker
+from gateway.config.broker import Broker, Protocol
 from gateway.journal.entry import Stream
 from gateway.receiver import receive
 from gateway.receiver.lines import Lines
@@ -54,8 +54,16 @@ ALL_FAULTS = Faults(
 )
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_nothing_is_missing_and_nothing_is_repeated(tmp_path: Path, seed: int) -> None:
+BOTH_VERSIONS = pytest.mark.parametrize(
+    ("protocol", "seed"),
+    [(Protocol.V5, 1), (Protocol.V5, 2), (Protocol.V311, 1), (Protocol.V311, 3)],
+)
+
+
+@BOTH_VERSIONS
+def test_nothing_is_missing_and_nothing_is_repeated(
+    tmp_path: Path, protocol: Protocol, seed: int
+) -> None:
     journal = MemoryJournal()
     rng = random.Random(seed)
     faults = replace(
@@ -64,7 +72,7 @@ def test_nothing_is_missing_and_nothing_is_repeated(tmp_path: Path, seed: int) -
 
     async def main() -> FaultBroker:
         async with FaultBroker(faults, seed) as server:
-            broker = Broker("127.0.0.1", server.port, window_bytes=32_768)
+            broker = Broker("127.0.0.1", server.port, protocol=protocol, window_bytes=32_768)
             receiver = make_receiver(tmp_path, broker, grace_s=30)
             uplink = make_uplink(journal, broker, BRISK)
             async with running(receiver.run(), uplink.run()):
@@ -191,14 +199,14 @@ async def stormy_cycles(
     server.kick()
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@BOTH_VERSIONS
 @pytest.mark.usefixtures("hurry")
-def test_what_a_broker_forgets_is_sent_again(tmp_path: Path, seed: int) -> None:
+def test_what_a_broker_forgets_is_sent_again(tmp_path: Path, protocol: Protocol, seed: int) -> None:
     journal, rng = MemoryJournal(), random.Random(seed)
 
     async def main() -> None:
         async with FaultBroker(replace(FORGETFUL, receive_maximum=5), seed) as server:
-            broker = Broker("127.0.0.1", server.port, window_bytes=32_768)
+            broker = Broker("127.0.0.1", server.port, protocol=protocol, window_bytes=32_768)
             receiver, uplink = (
                 receipting_receiver(tmp_path, broker),
                 receipting_uplink(journal, broker),
@@ -272,7 +280,7 @@ def test_on_the_brokers_word_the_same_faults_lose_entries_and_each_is_named(
 KILLABLE = """
 import asyncio, sys
 from pathlib import Path
-from gateway.config.broker import Broker
+from gateway.config.broker import Broker, Protocol
 from gateway.receiver import receive
 from gateway.receiver.lines import Lines
 from tests.gateway.receiver.test_delivery import receipting_receiver

@@ -1,4 +1,4 @@
-"""A small MQTT 5 broker that breaks things on purpose, from a seed.
+"""A small MQTT broker, 5 and 3.1.1, that breaks things on purpose, from a seed.
 
 It speaks what hub and receiver need: CONNECT with will and properties, QoS 1 PUBLISH both ways, SUBSCRIBE, PINGREQ,
 DISCONNECT, sessions that outlive a connection. Its parsing is its own, from the OASIS text.
@@ -217,6 +217,11 @@ class Connection:
         self.outstanding: set[int] = set()
         self.receive_maximum: int | None = None
         self.maximum_packet: int | None = None
+        self.version = 5
+
+    @property
+    def is_v5(self) -> bool:
+        return self.version == 5
 
     def send(self, kind: int, body: bytes, flags: int = 0) -> None:
         if not self.writer.is_closing():
@@ -260,13 +265,15 @@ class Connection:
 
     def connect(self, packet: Reader) -> None:
         assert packet.block() == b"MQTT", "no MQTT"
-        assert packet.take(1)[0] == 5, "not version 5"
+        self.version = packet.take(1)[0]
+        assert self.version in {4, 5}, f"version {self.version}"
         flags = packet.take(1)[0]
         packet.u16()
-        properties = packet.properties()
+        properties = packet.properties() if self.is_v5 else {}
         client_id = packet.block().decode()
         if flags & 4:
-            packet.properties()
+            if self.is_v5:
+                packet.properties()
             topic, payload = packet.block().decode(), packet.block()
             self.will = Message(topic, payload, bool(flags & 0x20))
         broker = self.broker
@@ -282,6 +289,10 @@ class Connection:
         session.queue = [*session.inflight.values(), *session.queue]
         session.inflight = {}
         broker.connections += 1
+        if not self.is_v5:
+            self.send(CONNACK, bytes([present, 0]))
+            self.pump()
+            return
         limits = b""
         if broker.faults.receive_maximum is not None:
             self.receive_maximum = broker.faults.receive_maximum
@@ -294,10 +305,11 @@ class Connection:
 
     def subscribe(self, packet: Reader) -> None:
         assert self.session is not None
-        mid = packet.u16()
-        packet.properties()
+        mid = struct.pack(">H", packet.u16())
+        if self.is_v5:
+            packet.properties()
         self.session.filter = packet.block().decode()
-        self.send(SUBACK, struct.pack(">H", mid) + b"\x00\x01")
+        self.send(SUBACK, mid + (b"\x00\x01" if self.is_v5 else b"\x01"))
         retained = self.broker.retained.values()
         self.session.queue.extend(m for m in retained if matches(self.session.filter, m.topic))
         self.pump()
@@ -305,7 +317,8 @@ class Connection:
     async def publish(self, head: int, packet: Reader) -> None:
         assert head & 6 == 2, "expected QoS 1"
         topic, mid = packet.block().decode(), packet.u16()
-        packet.properties()
+        if self.is_v5:
+            packet.properties()
         message = Message(topic, packet.rest(), bool(head & 1))
         broker = self.broker
         assert mid not in self.outstanding, f"packet id {mid} used again"
@@ -318,6 +331,9 @@ class Connection:
             self.cut()
             raise Dropped
         if broker.hit("refuse"):
+            if not self.is_v5:
+                self.cut()  # 3.1.1 has no other word for it
+                raise Dropped
             self.puback(mid, answer + bytes([QUOTA_EXCEEDED, 0]))
             return
         if not broker.hit("forget"):
@@ -357,8 +373,7 @@ class Connection:
             session.inflight[session.next_id] = message
             topic = message.topic.encode()
             body = struct.pack(">H", len(topic)) + topic + struct.pack(">H", session.next_id)
-            body += number(0) + message.payload
-            self.send(PUBLISH, body, flags=2)
+            self.send(PUBLISH, body + (number(0) if self.is_v5 else b"") + message.payload, flags=2)
 
     def acknowledged(self, mid: int) -> None:
         assert self.session is not None

@@ -2,11 +2,12 @@
 
 import asyncio
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from gateway.config.broker import Broker, Tls
+from gateway.config.broker import Broker, Protocol, Tls
 from gateway.journal.entry import Stream
 from gateway.uplink.paho_wire import PahoWire
 from gateway.uplink.tls import is_loopback
@@ -116,10 +117,14 @@ def test_a_client_certificate_of_a_stranger_gets_no_connection(tmp_path: Path) -
     assert error.reason in {Reason.PROTOCOL, Reason.TLS, Reason.REFUSED}
 
 
+EACH_VERSION = pytest.mark.parametrize("protocol", Protocol)
+
+
 @pytest.mark.system
-def test_a_broker_may_not_authorise(tmp_path: Path) -> None:
+@EACH_VERSION
+def test_a_broker_may_not_authorise(tmp_path: Path, protocol: Protocol) -> None:
     with mosquitto(tmp_path, "allow_anonymous false\n") as server:
-        error = refusal(server.broker)
+        error = refusal(replace(server.broker, protocol=protocol))
     assert error.reason is Reason.NOT_AUTHORISED
     assert "0x87" in error.text
 
@@ -169,10 +174,9 @@ def test_a_server_that_says_nothing_is_given_up() -> None:
     assert error.reason is Reason.TIMEOUT
 
 
-@pytest.mark.parametrize(
-    "answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x20\x03\x00", b"", b"\x20\x00", b"\xff" * 9]
-)
-def test_a_server_that_is_no_broker_is_told_apart(answer: bytes) -> None:
+def answer_of_a_server(answer: bytes, protocol: Protocol) -> UplinkError:
+    """What is made of a server that answers a CONNECT with these bytes."""
+
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)
         writer.write(answer)
@@ -180,12 +184,61 @@ def test_a_server_that_is_no_broker_is_told_apart(answer: bytes) -> None:
 
     async def main() -> UplinkError:
         server = await asyncio.start_server(greet, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
+        broker = Broker("127.0.0.1", server.sockets[0].getsockname()[1], protocol=protocol)
         async with server:
             with pytest.raises(UplinkError) as caught:
-                await PahoWire.connect(
-                    Broker("127.0.0.1", port), Session("hub-1"), Ears(), limit_s=3
-                )
+                await PahoWire.connect(broker, Session("hub-1"), Ears(), limit_s=3)
         return caught.value
 
-    assert asyncio.run(main()).reason is Reason.PROTOCOL
+    return asyncio.run(main())
+
+
+@EACH_VERSION
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x20\x03\x00", b"", b"\x20\x00", b"\xff" * 9]
+)
+def test_a_server_that_is_no_broker_is_told_apart(answer: bytes, protocol: Protocol) -> None:
+    assert answer_of_a_server(answer, protocol).reason is Reason.PROTOCOL
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (1, Reason.PROTOCOL),
+        (2, Reason.REFUSED),
+        (3, Reason.REFUSED),
+        (4, Reason.NOT_AUTHORISED),
+        (5, Reason.NOT_AUTHORISED),
+    ],
+)
+def test_a_return_code_of_3_1_1_has_its_reason(code: int, reason: Reason) -> None:
+    assert answer_of_a_server(bytes([0x20, 2, 0, code]), Protocol.V311).reason is reason
+
+
+def test_a_broker_without_mqtt_5_says_so_in_its_own_version() -> None:
+    """Its CONNACK is of 3.1.1, "unacceptable protocol version" (MQTT 5.0, 3.1.2.2)."""
+    error = answer_of_a_server(b"\x20\x02\x00\x01", Protocol.V5)
+    assert error.reason is Reason.PROTOCOL
+    assert "broker.protocol" in error.text
+
+
+@pytest.mark.system
+@EACH_VERSION
+def test_a_receiver_that_was_away_gets_what_came_meanwhile(
+    tmp_path: Path, protocol: Protocol
+) -> None:
+    journal = MemoryJournal()
+    journal.commit(Stream.VITALS, 20)
+
+    async def main(broker: Broker) -> None:
+        receiver = make_receiver(tmp_path, broker)
+        async with running(receiver.run()):
+            await until(lambda: receiver.is_connected, "receiver connects")
+        async with running(make_uplink(journal, broker).run()):
+            await until(lambda: journal.cursors[Stream.VITALS] == 20, "acknowledged")
+        receiver = make_receiver(tmp_path, broker)
+        async with running(receiver.run()):
+            await until(lambda: receiver.report().entries == 20, "entries")
+
+    with mosquitto(tmp_path) as server:
+        asyncio.run(main(replace(server.broker, protocol=protocol)))
