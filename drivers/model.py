@@ -188,6 +188,43 @@ class Observation:
         return self.determined_at_ns
 
 
+class ClockState(StrEnum):
+    """How the wall clock came to its value."""
+
+    UNSET = "unset"
+    """Before this software was built: nobody has set it."""
+    RESTORED = "restored"
+    """Plausible, but only carried over a power cut: it may lag by hours."""
+    SYNCHRONISED = "synchronised"
+    """Disciplined by a time server within `error_ns`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClockReading:
+    """Both clocks at one moment. `error_ns` is None unless the clock is synchronised."""
+
+    boottime_ns: int
+    wall_ns: int
+    state: ClockState
+    error_ns: int | None = None
+
+    def wall_of(self, boottime_ns: int) -> int:
+        """Wall time of a moment of the same boot, by this reading."""
+        return self.wall_ns + boottime_ns - self.boottime_ns
+
+
+@dataclass(frozen=True, slots=True)
+class ClockChange:
+    """The clock map: how wall time and CLOCK_BOOTTIME of one boot stood to each other, and stand from now on.
+
+    Attributes:
+        before: the last reading before the change; None where this boot had none.
+    """
+
+    before: ClockReading | None
+    after: ClockReading
+
+
 class EventKind(StrEnum):
     """What can happen to a device, a stream or the hub itself."""
 
@@ -215,6 +252,7 @@ class Event:
         code: the signal concerned, if it is one signal.
         from_ns, until_ns: the span concerned; None where it is not known.
         lost: how many samples or records are missing; None where it is not known.
+        clock: for a change of the wall clock, what it was.
     """
 
     kind: EventKind
@@ -226,6 +264,7 @@ class Event:
     from_ns: int | None = None
     until_ns: int | None = None
     lost: int | None = None
+    clock: ClockChange | None = None
 
 
 @dataclass(frozen=True, slots=True)

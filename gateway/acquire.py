@@ -10,9 +10,10 @@ from dataclasses import asdict
 from functools import partial
 
 from drivers.contract import BleLink, SerialLink
-from drivers.model import Event, EventKind
+from drivers.model import ClockReading, Event, EventKind
 from gateway import __version__, budget, status
 from gateway.clock import Clock, SystemClock
+from gateway.clock_watch import ClockLog, ClockSets
 from gateway.conditioner import Conditioner
 from gateway.config.device import Device
 from gateway.config.load import Config
@@ -74,6 +75,7 @@ class Acquire:
             self._clock,
             mode=hub.mode,
             committed=self._committed,
+            clock_log=ClockLog(self._last_commit()),
         )
         self._supervisors: list[Supervisor] = []
 
@@ -87,6 +89,7 @@ class Acquire:
             async with asyncio.TaskGroup() as group:
                 intake = group.create_task(self._intake.run(), name="intake")
                 watchdog = group.create_task(self._watch(), name="watchdog")
+                clock = group.create_task(self._watch_clock(), name="clock")
                 async with self._devices(radio):
                     self._notifier.send("READY=1")
                     log.info(
@@ -95,6 +98,7 @@ class Acquire:
                     await stop.wait()
                     self._notifier.send("STOPPING=1")
                 watchdog.cancel()
+                clock.cancel()
                 await self._intake.put("", self._event(EventKind.STOPPED, "asked"))
                 await self._intake.close()
                 await intake
@@ -149,10 +153,13 @@ class Acquire:
 
     def _silent_since(self) -> int | None:
         """The last commit of this boot, less what a session may hold: what came before that is in the journal."""
+        last = self._last_commit()
+        return None if last is None else last.boottime_ns - HELD_NS
+
+    def _last_commit(self) -> ClockReading | None:
+        """Both clocks at the last commit of this boot; None when this boot has none before this start."""
         recovery = self._journal.recovery
-        if recovery.last_commit is None or recovery.previous_boot_id != self._clock.boot_id:
-            return None
-        return recovery.last_commit.boottime_ns - HELD_NS
+        return recovery.last_commit if recovery.previous_boot_id == self._clock.boot_id else None
 
     async def _announce(self) -> None:
         """What this start found goes into the journal before any device speaks."""
@@ -193,6 +200,16 @@ class Acquire:
                 await self._intake.durable()
             self._notifier.send("WATCHDOG=1")
             await asyncio.sleep(period_s / 2)
+
+    async def _watch_clock(self) -> None:
+        """A commit reads the clock and says what became of it: one at the start, and one each time it is set."""
+        sets = ClockSets()
+        try:
+            while True:
+                await self._intake.durable()
+                await sets.wait()
+        finally:
+            sets.close()
 
     def snapshot(self) -> Mapping[str, object]:
         """This half of `wardlink status`."""

@@ -6,39 +6,16 @@ only ever read together with it, and always with a statement of how far it can b
 
 import ctypes
 import time
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
+
+from drivers.model import ClockReading, ClockState
+
+__all__ = ["BUILT_NS", "Clock", "ClockReading", "ClockState", "SystemClock"]
 
 NS_PER_US = 1_000
 TIME_ERROR = 5
 """adjtimex(2): the clock is not synchronised."""
-
-
-class ClockState(StrEnum):
-    """How the wall clock came to its value."""
-
-    UNSET = "unset"
-    """Before this software was built: nobody has set it."""
-    RESTORED = "restored"
-    """Plausible, but only carried over a power cut: it may lag by hours."""
-    SYNCHRONISED = "synchronised"
-    """Disciplined by a time server within `error_ns`."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClockReading:
-    """Both clocks at one moment. `error_ns` is None unless the clock is synchronised."""
-
-    boottime_ns: int
-    wall_ns: int
-    state: ClockState
-    error_ns: int | None = None
-
-    def wall_of(self, boottime_ns: int) -> int:
-        """Wall time of a moment of the same boot, by this reading."""
-        return self.wall_ns + boottime_ns - self.boottime_ns
 
 
 class Clock(Protocol):

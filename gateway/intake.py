@@ -8,15 +8,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from drivers.model import Event, EventKind, Mode, Observation, Raw, Record
-from gateway.clock import Clock, ClockReading
+from drivers.model import Event, Mode, Observation, Raw, Record
+from gateway.clock import Clock
+from gateway.clock_watch import ClockLog
 from gateway.journal.entry import Stream, stream_of
 
 QUEUE_RECORDS = 1024
 COMMIT_NS = 1_000_000_000
 COMMIT_BYTES = 65_536
-CLOCK_STEP_NS = 50_000_000
-"""A wall clock that moved this far against CLOCK_BOOTTIME since the last commit has been set."""
 NS_PER_S = 1_000_000_000
 
 
@@ -64,6 +63,7 @@ class Intake:
         *,
         mode: Mode,
         committed: Callable[[], Iterable[Event]],
+        clock_log: ClockLog | None = None,
     ) -> None:
         """Takes its neighbours.
 
@@ -73,6 +73,7 @@ class Intake:
             clock: decides when to commit.
             mode: stands in every observation unless it is "real".
             committed: called after each commit; wakes the uplink, and returns what the commit brought about.
+            clock_log: says what each commit's reading of the clock is worth; None for a boot's first start.
         """
         self._store = store
         self._conditioner = conditioner
@@ -82,7 +83,7 @@ class Intake:
         self._queue: asyncio.Queue[_Item] = asyncio.Queue(QUEUE_RECORDS)
         self._waiting: list[tuple[asyncio.Future[int], int]] = []
         self._commit_due_ns: int | None = None
-        self._last_reading: ClockReading | None = None
+        self._clock_log = clock_log or ClockLog(None)
         self._closing = False
 
     @property
@@ -168,7 +169,7 @@ class Intake:
         return self._commit_due_ns is not None and self._clock.boottime_ns() >= self._commit_due_ns
 
     async def _commit(self) -> None:
-        for event in self._clock_events():
+        if (event := self._clock_log.look(self._clock.read())) is not None:
             self._store.append("", event)
         self._commit_due_ns = None
         waiting, self._waiting = self._waiting, []
@@ -179,24 +180,6 @@ class Intake:
         for event in self._committed():
             self._store.append("", event)
             self._commit_due_ns = self._clock.boottime_ns() + COMMIT_NS
-
-    def _clock_events(self) -> Iterable[Event]:
-        """A clock-map event when the wall clock was set, or became synchronised, since the last commit."""
-        reading, last = self._clock.read(), self._last_reading
-        self._last_reading = reading
-        if last is None:
-            return
-        step_ns = reading.wall_ns - last.wall_of(reading.boottime_ns)
-        if abs(step_ns) >= CLOCK_STEP_NS or reading.state is not last.state:
-            text = f"wall clock moved by {step_ns} ns, {last.state} to {reading.state}"
-            yield Event(
-                EventKind.CLOCK,
-                reading.boottime_ns,
-                reading.state.value,
-                text,
-                from_ns=last.boottime_ns,
-                until_ns=reading.boottime_ns,
-            )
 
 
 @dataclass(frozen=True, slots=True)

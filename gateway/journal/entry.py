@@ -16,14 +16,23 @@ class Stream(StrEnum):
     AUDIT = "audit"
 
 
+URGENT = frozenset(
+    {EventKind.GAP, EventKind.FAULT, EventKind.EVICTED, EventKind.LOST, EventKind.CLOCK}
+)
+
+
 def stream_of(record: Record) -> Stream:
-    """Which log a record belongs into: gaps and faults travel with the alarms, so that they arrive first."""
+    """Which log a record belongs into: gaps and faults travel with the alarms, so that they arrive first.
+
+    So does what happened to the clock: it explains the times of all others, and must neither come after them nor be
+    evicted before them.
+    """
     match record:
         case Observation(value=SampleArray()):
             return Stream.WAVEFORM
         case Observation() | Raw():
             return Stream.VITALS
-        case Event(kind=EventKind.GAP | EventKind.FAULT | EventKind.EVICTED | EventKind.LOST):
+        case Event(kind=kind) if kind in URGENT:
             return Stream.ALARM
         case Event():
             return Stream.AUDIT

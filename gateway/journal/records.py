@@ -11,6 +11,9 @@ from drivers.assigned import BodySite, Code, Unit
 from drivers.model import (
     GOOD,
     Bits,
+    ClockChange,
+    ClockReading,
+    ClockState,
     Coded,
     Compound,
     Decoded,
@@ -31,8 +34,8 @@ from drivers.model import (
 from gateway.journal.entry import Entry
 from gateway.journal.errors import JournalError
 
-VERSION = 2
-"""Version 1 knew neither raw bytes nor what an observation was decoded from; it is read as well."""
+VERSION = 3
+"""Version 1 knew neither raw bytes nor what an observation was decoded from, version 2 no clock change; both are read."""
 OVERHEAD = 7
 """Bytes of a batch around its entries: an array of two, the version, the head of an array with a 32-bit count."""
 OBSERVATION, EVENT, RAW = 0, 1, 2
@@ -55,6 +58,7 @@ def encode_entry(device: str, subject: str | None, record: Record) -> bytes:
             record.from_ns,
             record.until_ns,
             record.lost,
+            *([] if record.clock is None else [_change(record.clock)]),
         ]
     elif isinstance(record, Raw):
         fields = [RAW, record.source, record.data, record.at_ns, record.link_ns]
@@ -91,7 +95,7 @@ def decode_batch(data: bytes, first_sequence: int) -> tuple[Entry, ...]:
     """
     try:
         match cbor2.loads(data):
-            case [1 | 2, [*items]]:
+            case [1 | 2 | 3, [*items]]:
                 return tuple(_entry(item, first_sequence + n) for n, item in enumerate(items))
             case [int() as version, _]:
                 raise JournalError(f"batch: version {version}, expected 1 to {VERSION}")
@@ -144,9 +148,20 @@ def _record(fields: Item) -> Record:
             (int() | None) as from_ns,
             (int() | None) as until_ns,
             (int() | None) as lost,
-        ]:
-            known = None if code is None else Code(code)
-            return Event(EventKind(kind), at_ns, reason, text, data, known, from_ns, until_ns, lost)
+            *late,
+        ] if len(late) <= 1:
+            return Event(
+                EventKind(kind),
+                at_ns,
+                reason,
+                text,
+                data,
+                None if code is None else Code(code),
+                from_ns,
+                until_ns,
+                lost,
+                _change_of(late[0]) if late else None,
+            )
         case [2, str() as source, bytes() as data, int() as at_ns, int() as link_ns]:
             return Raw(source, data, at_ns, link_ns)
         case _:
@@ -163,6 +178,30 @@ def _decoded_of(item: object) -> Decoded | None:
             return Decoded(raw_sequence, index, revision, boot_id)
         case _:
             raise JournalError("decoded: expected sequence, index, revision and boot")
+
+
+def _change(change: ClockChange) -> Item:
+    return [None if change.before is None else _reading(change.before), _reading(change.after)]
+
+
+def _reading(reading: ClockReading) -> Item:
+    return [reading.boottime_ns, reading.wall_ns, reading.state.value, reading.error_ns]
+
+
+def _change_of(item: object) -> ClockChange:
+    match item:
+        case [before, after]:
+            return ClockChange(None if before is None else _reading_of(before), _reading_of(after))
+        case _:
+            raise JournalError("clock: expected the readings before and after")
+
+
+def _reading_of(item: object) -> ClockReading:
+    match item:
+        case [int() as boottime_ns, int() as wall_ns, str() as state, (int() | None) as error_ns]:
+            return ClockReading(boottime_ns, wall_ns, ClockState(state), error_ns)
+        case _:
+            raise JournalError("clock: expected boottime, wall time, state and error")
 
 
 def _code(code: Code | None) -> int | None:

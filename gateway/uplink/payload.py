@@ -14,6 +14,7 @@ from decimal import Decimal
 from drivers.assigned import LOINC, UCUM, BodySite, Code, Unit
 from drivers.model import (
     Bits,
+    ClockChange,
     Coded,
     Compound,
     Decoded,
@@ -100,7 +101,6 @@ def _slice(batch: Batch, first: int, texts: list[str], high_water: int) -> Slice
 
 
 def _head(batch: Batch, first: int, count: int, high_water: int) -> str:
-    clock = batch.clock
     head = dumps(
         {
             "schema": SCHEMA,
@@ -111,15 +111,19 @@ def _head(batch: Batch, first: int, count: int, high_water: int) -> str:
             "count": count,
             "high_water": high_water,
             "boot_id": batch.boot_id,
-            "clock": {
-                "boottime_ns": clock.boottime_ns,
-                "wall_ns": clock.wall_ns,
-                "state": clock.state,
-                "error_ns": clock.error_ns,
-            },
+            "clock": _reading_fields(batch.clock),
         }
     )
     return head[:-1] + ',"entries":['
+
+
+def _reading_fields(reading: ClockReading) -> dict[str, Json]:
+    return {
+        "boottime_ns": reading.boottime_ns,
+        "wall_ns": reading.wall_ns,
+        "state": reading.state,
+        "error_ns": reading.error_ns,
+    }
 
 
 def entry_fields(entry: Entry, clock: ClockReading) -> dict[str, Json]:
@@ -178,6 +182,10 @@ def _event_fields(event: Event, clock: ClockReading) -> dict[str, Json]:
     ):
         if value is not None:
             fields[key] = value
+    if event.clock is not None:
+        before = event.clock.before
+        fields["before"] = None if before is None else _reading_fields(before)
+        fields["after"] = _reading_fields(event.clock.after)
     return fields
 
 
@@ -254,7 +262,6 @@ def decode(data: bytes) -> Message:
     schema = fields.text("schema")
     if schema != SCHEMA:
         raise PayloadError("message.schema", repr(schema[:48]), SCHEMA)
-    clock = fields.object("clock")
     first, count = fields.integer("first", least=1), fields.integer("count", least=1)
     entries = tuple(_entry(item) for item in fields.objects("entries"))
     if len(entries) != count:
@@ -270,15 +277,19 @@ def decode(data: bytes) -> Message:
         stream=fields.choice("stream", Stream),
         epoch=fields.text("epoch"),
         boot_id=fields.text("boot_id"),
-        clock=ClockReading(
-            clock.integer("boottime_ns"),
-            clock.integer("wall_ns"),
-            clock.choice("state", ClockState),
-            clock.integer_or_none("error_ns"),
-        ),
+        clock=_reading(fields.object("clock")),
         entries=entries,
     )
     return Message(batch, fields.integer("high_water", least=0))
+
+
+def _reading(fields: Fields) -> ClockReading:
+    return ClockReading(
+        fields.integer("boottime_ns"),
+        fields.integer("wall_ns"),
+        fields.choice("state", ClockState),
+        fields.integer_or_none("error_ns"),
+    )
 
 
 def _entry(fields: Fields) -> Entry:
@@ -342,7 +353,13 @@ def _event(fields: Fields) -> Event:
         fields.integer_or_none("from_ns"),
         fields.integer_or_none("until_ns"),
         fields.integer_or_none("lost"),
+        _change(fields) if fields.has("after") else None,
     )
+
+
+def _change(fields: Fields) -> ClockChange:
+    before = _reading(fields.object("before")) if fields.has("before") else None
+    return ClockChange(before, _reading(fields.object("after")))
 
 
 READERS: Mapping[str, Callable[[Fields], Record]] = {

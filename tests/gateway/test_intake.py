@@ -9,6 +9,7 @@ import pytest
 from drivers.assigned import Code, Unit
 from drivers.model import Event, EventKind, Mode, Observation, Quantity, Raw, Record
 from gateway.clock import ClockState
+from gateway.clock_watch import ClockLog
 from gateway.intake import QUEUE_RECORDS, Intake
 from tests.gateway.fakes import NS_PER_S, LoopClock
 
@@ -70,6 +71,7 @@ class World:
             self.clock,
             mode=mode,
             committed=self._committed,
+            clock_log=ClockLog(self.clock.read()),
         )
 
     def _committed(self) -> Iterable[Event]:
@@ -208,8 +210,14 @@ def test_a_set_clock_is_mapped() -> None:
             await world.intake.durable()
             await world.intake.durable()
             events = [r for _, r, _ in world.store.appended if isinstance(r, Event)]
-            assert [(e.kind, e.reason) for e in events] == [(EventKind.CLOCK, "restored")]
-            assert "3600000" in events[0].text
+            assert [(e.kind, e.reason) for e in events] == [(EventKind.CLOCK, "step")]
+            change = events[0].clock
+            assert change is not None
+            assert change.before is not None
+            assert change.before.state is ClockState.SYNCHRONISED
+            assert change.after.state is ClockState.RESTORED
+            after_ns = change.after.boottime_ns
+            assert change.after.wall_ns - change.before.wall_of(after_ns) == 3600 * NS_PER_S
 
     asyncio.run(main())
 

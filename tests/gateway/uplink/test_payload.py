@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from drivers.assigned import LOINC, BodySite, Code, Unit
 from drivers.model import (
     Bits,
+    ClockChange,
     Coded,
     Compound,
     Decoded,
@@ -75,6 +76,7 @@ OBSERVATIONS = st.builds(
     st.none() | st.builds(Decoded, st.integers(1, 2**60), NATURAL, NATURAL, st.none() | st.text()),
 )
 RAWS = st.builds(Raw, st.text(), st.binary(max_size=20), NS, NS)
+READINGS = st.builds(ClockReading, NS, NS, st.sampled_from(ClockState), st.none() | NATURAL)
 EVENTS = st.builds(
     Event,
     st.sampled_from(EventKind),
@@ -86,6 +88,7 @@ EVENTS = st.builds(
     st.none() | NS,
     st.none() | NS,
     st.none() | NATURAL,
+    st.none() | st.builds(ClockChange, st.none() | READINGS, READINGS),
 )
 
 
