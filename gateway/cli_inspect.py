@@ -19,7 +19,8 @@ from gateway.journal.inspect import JournalFiles
 from gateway.journal.keys import KEY_FILE, HubKey
 from gateway.journal.scan import Damage
 from gateway.uplink.fields import Json, dumps
-from gateway.uplink.payload import entry_fields, iso_time
+from gateway.uplink.payload import entry_fields
+from gateway.uplink.times import iso_time
 
 OK, FAILED = 0, 1
 PROGRESS_SEGMENTS = 16

@@ -21,8 +21,9 @@ from gateway.receiver.ledger import Cause, Gap, Key, Ledger, Taken
 from gateway.receiver.store import Line, RefusedError, Store, StoreError
 from gateway.uplink.fields import Json
 from gateway.uplink.notice import Heartbeat, HubStatus
-from gateway.uplink.payload import Message, entry_fields, iso_time
+from gateway.uplink.payload import Message, entry_fields
 from gateway.uplink.receipt import Receipt
+from gateway.uplink.times import iso_time
 from gateway.uplink.wire import Incoming
 
 

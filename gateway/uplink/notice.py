@@ -11,7 +11,7 @@ from gateway.clock import Clock, ClockReading, ClockState
 from gateway.config.hub import Hub
 from gateway.journal.entry import Stream
 from gateway.uplink.fields import PayloadError, dumps, loads
-from gateway.uplink.payload import iso_time
+from gateway.uplink.times import iso_time
 from gateway.uplink.wire import Outgoing
 
 STATUS_SCHEMA = "wardlink.status/1"

@@ -8,13 +8,11 @@ any bytes give a Message or PayloadError.
 import base64
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from drivers.assigned import LOINC, UCUM, BodySite, Code, Unit
 from drivers.model import (
     Bits,
-    ClockChange,
     Coded,
     Compound,
     Decoded,
@@ -32,15 +30,15 @@ from drivers.model import (
     Validity,
     Value,
 )
-from gateway.clock import ClockReading, ClockState
+from gateway.clock import ClockReading
 from gateway.journal.entry import Batch, Entry, Stream
 from gateway.uplink.fields import Fields, Json, PayloadError, dumps, loads
 from gateway.uplink.signature import TAIL_BYTES
+from gateway.uplink.times import change_fields, change_of, reading_fields, reading_of, time_fields
 
 SCHEMA = "wardlink.batch/1"
 MAX_PAYLOAD_BYTES = 96 * 1024 - TAIL_BYTES
 """With the signature 96 KiB: below the 128 kB that cloud brokers allow. A single larger entry goes alone."""
-EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +61,6 @@ class Slice:
     def last(self) -> int:
         """The sequence number of its last entry."""
         return self.first + self.count - 1
-
-
-def iso_time(wall_ns: int) -> str | None:
-    """UTC in ISO 8601 with microseconds; None outside of the years 1 to 9999."""
-    try:
-        moment = EPOCH_START + timedelta(microseconds=wall_ns // 1000)
-    except OverflowError:
-        return None
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 # --- Writing -----------------------------------------------------------------------------------------
@@ -111,19 +100,10 @@ def _head(batch: Batch, first: int, count: int, high_water: int) -> str:
             "count": count,
             "high_water": high_water,
             "boot_id": batch.boot_id,
-            "clock": _reading_fields(batch.clock),
+            "clock": reading_fields(batch.clock),
         }
     )
     return head[:-1] + ',"entries":['
-
-
-def _reading_fields(reading: ClockReading) -> dict[str, Json]:
-    return {
-        "boottime_ns": reading.boottime_ns,
-        "wall_ns": reading.wall_ns,
-        "state": reading.state,
-        "error_ns": reading.error_ns,
-    }
 
 
 def entry_fields(entry: Entry, clock: ClockReading) -> dict[str, Json]:
@@ -138,7 +118,7 @@ def _record_fields(record: Record, clock: ClockReading) -> dict[str, Json]:
     if isinstance(record, Event):
         return _event_fields(record, clock)
     if isinstance(record, Raw):
-        times = _time_fields(record.at_ns, clock) | {"link_ns": record.link_ns}
+        times = time_fields(record.at_ns, clock) | {"link_ns": record.link_ns}
         return {"type": "raw", "source": record.source, "data": record.data.hex(), **times}
     quality, decoded = record.quality, record.decoded
     optional: dict[str, Json] = {
@@ -156,7 +136,7 @@ def _record_fields(record: Record, clock: ClockReading) -> dict[str, Json]:
         "type": "observation",
         **_code_fields(record.code),
         **_value_fields(record.value),
-        **_time_fields(record.determined_at_ns, None if decoded and decoded.boot_id else clock),
+        **time_fields(record.determined_at_ns, None if decoded and decoded.boot_id else clock),
         "validity": quality.validity,
         "mode": quality.mode,
         "origin": record.origin,
@@ -169,7 +149,7 @@ def _event_fields(event: Event, clock: ClockReading) -> dict[str, Json]:
         "type": "event",
         "kind": event.kind,
         "reason": event.reason,
-        **_time_fields(event.at_ns, clock),
+        **time_fields(event.at_ns, clock),
         "text": event.text,
         "data": event.data.hex(),
     }
@@ -182,22 +162,7 @@ def _event_fields(event: Event, clock: ClockReading) -> dict[str, Json]:
     ):
         if value is not None:
             fields[key] = value
-    if event.clock is not None:
-        before = event.clock.before
-        fields["before"] = None if before is None else _reading_fields(before)
-        fields["after"] = _reading_fields(event.clock.after)
-    return fields
-
-
-def _time_fields(boottime_ns: int, clock: ClockReading | None) -> dict[str, Json]:
-    """The hub's best wall time never stands without the state of the clock that it came from.
-
-    Without a clock of the same boot there is none: the time is that of the raw record.
-    """
-    if clock is None:
-        return {"time": None, "clock": ClockState.UNSET, "boottime_ns": boottime_ns}
-    wall = iso_time(clock.wall_of(boottime_ns))
-    return {"time": wall, "clock": clock.state, "boottime_ns": boottime_ns}
+    return fields if event.clock is None else {**fields, **change_fields(event.clock)}
 
 
 def _code_fields(code: Code) -> dict[str, Json]:
@@ -277,19 +242,10 @@ def decode(data: bytes) -> Message:
         stream=fields.choice("stream", Stream),
         epoch=fields.text("epoch"),
         boot_id=fields.text("boot_id"),
-        clock=_reading(fields.object("clock")),
+        clock=reading_of(fields.object("clock")),
         entries=entries,
     )
     return Message(batch, fields.integer("high_water", least=0))
-
-
-def _reading(fields: Fields) -> ClockReading:
-    return ClockReading(
-        fields.integer("boottime_ns"),
-        fields.integer("wall_ns"),
-        fields.choice("state", ClockState),
-        fields.integer_or_none("error_ns"),
-    )
 
 
 def _entry(fields: Fields) -> Entry:
@@ -353,13 +309,8 @@ def _event(fields: Fields) -> Event:
         fields.integer_or_none("from_ns"),
         fields.integer_or_none("until_ns"),
         fields.integer_or_none("lost"),
-        _change(fields) if fields.has("after") else None,
+        change_of(fields),
     )
-
-
-def _change(fields: Fields) -> ClockChange:
-    before = _reading(fields.object("before")) if fields.has("before") else None
-    return ClockChange(before, _reading(fields.object("after")))
 
 
 READERS: Mapping[str, Callable[[Fields], Record]] = {

@@ -29,7 +29,8 @@ from drivers.model import (
 from gateway.clock import ClockReading, ClockState
 from gateway.journal.entry import Batch, Entry, Stream
 from gateway.uplink.fields import PayloadError, dumps, loads
-from gateway.uplink.payload import decode, iso_time, slices
+from gateway.uplink.payload import decode, slices
+from gateway.uplink.times import iso_time
 
 NS = st.integers(-(2**63), 2**63)
 NATURAL = st.integers(0, 2**63)
