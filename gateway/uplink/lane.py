@@ -64,6 +64,8 @@ class Lane:
         self._again: int | None = None
         """What is behind it is to be sent again at the next restart: the broker lost it."""
         self.prepared: deque[Slice] = deque()
+        self.live_from = 0
+        """What is behind it became durable since the connection was made."""
         self.written = self.outbound.cursor
         self.written_ns = 0
         self.messages = 0
@@ -103,6 +105,7 @@ class Lane:
     def connected(self) -> None:
         """A new connection knows nothing of what the last one sent."""
         self.restart()
+        self.live_from = self.high_water
         if self._release is not None:
             self._release.connected()
 

@@ -3,9 +3,12 @@
 import logging
 from collections.abc import Iterator
 
+from gateway.clock import ClockReading
 from gateway.journal.entry import Stream
+from gateway.uplink.asks import Asks
 from gateway.uplink.lane import Lane, Source
 from gateway.uplink.notice import Mark
+from gateway.uplink.order import Age, Policy
 from gateway.uplink.outbound import Flight
 from gateway.uplink.patience import Backoff
 from gateway.uplink.payload import Slice
@@ -19,12 +22,22 @@ class Lanes:
     """What to send next, what is under way, and what may be given free. The first stream goes first."""
 
     def __init__(
-        self, source: Source, backoff: Backoff, cursor_ns: int, *, by_receipt: bool
+        self,
+        source: Source,
+        backoff: Backoff,
+        cursor_ns: int,
+        policy: Policy,
+        asks: Asks,
+        *,
+        by_receipt: bool,
     ) -> None:
         """A durable cursor is written at most once in `cursor_ns`."""
         self._lanes = {stream: Lane(source, stream, by_receipt=by_receipt) for stream in Stream}
         self._backoff = backoff
         self._cursor_ns = cursor_ns
+        self._policy = policy
+        self._asks = asks
+        asks.follow(self._lanes)
         self.refusals = 0
 
     def __iter__(self) -> Iterator[Lane]:
@@ -50,17 +63,39 @@ class Lanes:
         for lane in self:
             lane.connected()
 
-    async def next(self, limit_bytes: int, now_ns: int) -> tuple[Lane, Slice] | None:
+    async def next(self, limit_bytes: int, now: ClockReading) -> tuple[Lane, Slice] | None:
         """The next slice by the order of the streams; it stays prepared until it is sent."""
+        self._asks.look(now.wall_ns)
         for lane in self:
-            if lane.rests(now_ns):
+            if lane.rests(now.boottime_ns):
                 continue
             piece = await lane.peek(limit_bytes)
-            if piece is not None and len(piece.payload) <= limit_bytes:
+            if piece is None:
+                continue
+            if len(piece.payload) > limit_bytes:
+                self._refuse(lane, _too_large(piece, limit_bytes), now.boottime_ns)
+            elif self._may_send(lane, piece, now.boottime_ns):
                 return lane, piece
-            if piece is not None:
-                self._refuse(lane, _too_large(piece, limit_bytes), now_ns)
         return None
+
+    def launch(self, lane: Lane, message_id: int, piece: Slice, now_ns: int) -> None:
+        """The slice that `next` gave left."""
+        age = self._age(lane, piece)
+        lane.launch(message_id, piece, now_ns)
+        self._policy.sent(lane.stream, age, len(piece.payload))
+        if age is Age.ASKED:
+            self._asks.sent(lane.stream, piece.first, piece.last)
+
+    def _age(self, lane: Lane, piece: Slice) -> Age:
+        if self._asks.covers(lane.stream, piece.first):
+            return Age.ASKED
+        return Age.LIVE if piece.first > lane.live_from else Age.BACKLOG
+
+    def _may_send(self, lane: Lane, piece: Slice, now_ns: int) -> bool:
+        age = self._age(lane, piece)
+        if lane.stream is Stream.ALARM or age is Age.ASKED:
+            return True
+        return self._policy.may_send(lane.stream, age, len(piece.payload), now_ns)
 
     async def probe(self, limit_bytes: int, now_ns: int) -> tuple[Stream, Slice] | None:
         """The oldest entry of a stream that the receiver gave no receipt for in good time; None when there is none."""
@@ -112,6 +147,8 @@ class Lanes:
 
     def deadlines(self, now_ns: int, *, has_room: bool) -> Iterator[int | None]:
         """When something is to be done if nothing happens. Without room in the window, an answer comes first."""
+        if has_room:
+            yield self._policy.next_change_ns(now_ns)
         for lane in self:
             if has_room and not lane.outbound.in_flight:
                 yield lane.held_until_ns

@@ -12,9 +12,11 @@ from collections import deque
 
 from gateway.clock import Clock
 from gateway.config.hub import Hub
+from gateway.uplink.asks import Asks
 from gateway.uplink.lane import Source
 from gateway.uplink.lanes import Lanes
 from gateway.uplink.notice import Notices
+from gateway.uplink.order import Policy, Unmetered
 from gateway.uplink.patience import NS_PER_S, Backoff, OnePath, Pace, Timing, to_ns
 from gateway.uplink.receipts import Receipts
 from gateway.uplink.status import State, UplinkStatus
@@ -44,8 +46,13 @@ class Uplink:
         timing: Timing | None = None,
         receipts: Receipts | None = None,
         pace: Pace | None = None,
+        policy: Policy | None = None,
     ) -> None:
-        """With `receipts` the journal is given free on the receiver's word, otherwise on the broker's."""
+        """With `receipts` the journal is given free on the receiver's word, otherwise on the broker's.
+
+        Args:
+            policy: what the link may carry; without one, everything.
+        """
         self._receipts = receipts
         self._connect = connect
         self._clock = clock
@@ -53,10 +60,14 @@ class Uplink:
         self._timing = timing or Timing()
         backoff = Backoff(self._timing, rng)
         self._pace = pace or OnePath(self._timing, backoff)
+        self.asks = Asks(clock, self.wake)
+        """What somebody wants now, whatever the policy says: add, withdraw, progress."""
         self._lanes = Lanes(
             source,
             backoff,
             to_ns(self._timing.cursor),
+            policy or Unmetered(),
+            self.asks,
             by_receipt=receipts is not None,
         )
         self._notices = Notices(hub, version, source.epoch)
@@ -186,7 +197,7 @@ class Uplink:
                 message = Outgoing(self._notices.topic(stream), piece.payload)
                 self._notice_flights[wire.publish(message)] = now
                 continue
-            found = await self._lanes.next(limit_bytes, now)
+            found = await self._lanes.next(limit_bytes, self._clock.read())
             if found is None:
                 return True
             lane, piece = found
@@ -194,7 +205,7 @@ class Uplink:
             if flying and flying + size > self._window_bytes:
                 return False
             message_id = wire.publish(Outgoing(self._notices.topic(lane.stream), piece.payload))
-            lane.launch(message_id, piece, self._clock.boottime_ns())
+            self._lanes.launch(lane, message_id, piece, self._clock.boottime_ns())
         return False
 
     async def _take_receipts(self, wire: Wire) -> None:

@@ -7,13 +7,15 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from gateway.journal.entry import Batch, Stream
+from gateway.uplink.asks import Asks
 from gateway.uplink.lane import Lane
 from gateway.uplink.lanes import Lanes
+from gateway.uplink.order import Unmetered
 from gateway.uplink.outbound import Flight
 from gateway.uplink.patience import NS_PER_S, Backoff, Timing
 from gateway.uplink.receipt import Held, Receipt
 from gateway.uplink.release import PROBE_AGAIN_NS, PROBE_FIRST_NS
-from tests.gateway.uplink.bench import MemoryJournal
+from tests.gateway.uplink.bench import READING, MemoryJournal, clock
 
 VITALS = Stream.VITALS
 LATER = PROBE_FIRST_NS + NS_PER_S
@@ -289,12 +291,19 @@ def test_the_brokers_word_alone_needs_no_receipt_and_takes_none() -> None:
 
 
 def all_lanes(journal: MemoryJournal) -> Lanes:
-    return Lanes(journal, Backoff(Timing(), random.Random(1)), NS_PER_S, by_receipt=True)
+    return Lanes(
+        journal,
+        Backoff(Timing(), random.Random(1)),
+        NS_PER_S,
+        Unmetered(),
+        Asks(clock(), lambda: None),
+        by_receipt=True,
+    )
 
 
 async def send_all(lanes: Lanes) -> None:
     mid = 0
-    while (found := await lanes.next(100_000, 0)) is not None:
+    while (found := await lanes.next(100_000, READING)) is not None:
         lane, piece = found
         mid += 1
         lane.launch(mid, piece, 0)

@@ -9,6 +9,7 @@ import pytest
 
 from drivers.model import Event, EventKind
 from gateway.journal.entry import Entry, Stream
+from gateway.uplink.order import Policy
 from gateway.uplink.patience import Timing
 from gateway.uplink.status import State
 from gateway.uplink.uplink import Uplink
@@ -65,7 +66,12 @@ class HandWire:
 
 
 class Bench:
-    def __init__(self, limits: Limits | None = None, timing: Timing = BRISK) -> None:
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        timing: Timing = BRISK,
+        policy: Policy | None = None,
+    ) -> None:
         self.journal = MemoryJournal()
         self.wires: list[HandWire] = []
         self.limits = limits or Limits()
@@ -79,6 +85,7 @@ class Bench:
             window_bytes=60_000,
             rng=random.Random(3),
             timing=timing,
+            policy=policy,
         )
 
     async def _connect(self, listener: Listener, will: Outgoing) -> HandWire:

@@ -1,0 +1,123 @@
+"""What goes first, what may go, and what goes because somebody asked."""
+
+import time
+
+import pytest
+
+from gateway.journal.entry import Stream
+from gateway.uplink.order import MOST_ASKS, Age, Ask, Unmetered
+from gateway.uplink.wire import Limits
+from tests.gateway.uplink.bench import until
+from tests.gateway.uplink.test_uplink import Bench, drive
+
+S = 1_000_000_000
+HOUR_NS = 3600 * S
+
+
+class Metered(Unmetered):
+    """Lets `allowed` through, and keeps the account."""
+
+    def __init__(self, *allowed: tuple[Stream, Age]) -> None:
+        self.allowed = set(allowed)
+        self.asked: list[tuple[Stream, Age]] = []
+        self.charged: list[tuple[Stream, Age]] = []
+        self.opens_ns: int | None = None
+
+    def may_send(self, stream: Stream, age: Age, size_bytes: int, now_ns: int) -> bool:
+        assert size_bytes > 0
+        self.asked.append((stream, age))
+        if self.opens_ns is not None and now_ns >= self.opens_ns:
+            return True
+        return (stream, age) in self.allowed
+
+    def sent(self, stream: Stream, age: Age, size_bytes: int) -> None:
+        assert size_bytes > 0
+        self.charged.append((stream, age))
+
+    def next_change_ns(self, now_ns: int) -> int | None:
+        return None if self.opens_ns is None or self.opens_ns <= now_ns else self.opens_ns
+
+
+def around_now(name: str, stream: Stream) -> Ask:
+    now = time.time_ns()
+    return Ask(name, stream, now - HOUR_NS, now + HOUR_NS)
+
+
+def test_what_the_policy_holds_back_waits_and_alarms_do_not() -> None:
+    policy = Metered((Stream.VITALS, Age.LIVE))
+    bench = Bench(policy=policy)
+    for stream in set(Stream) - {Stream.VITALS}:
+        bench.journal.commit(stream, 2)
+
+    async def story() -> None:
+        await bench.wait_published(3)
+        bench.wire.answer_all()
+        await until(lambda: bench.journal.cursors[Stream.ALARM] == 2, "alarm")
+        bench.journal.commit(Stream.ALARM, 1)
+        bench.journal.commit(Stream.VITALS, 1)
+        bench.uplink.wake()
+        await until(lambda: bench.journal.cursors[Stream.ALARM] == 3, "alarm")
+        await until(lambda: (Stream.VITALS, Age.LIVE) in policy.charged, "live vitals")
+        assert "waveform" not in bench.wire.streams()
+        assert {stream for stream, _ in policy.asked} == set(Stream) - {Stream.ALARM}
+        assert policy.charged.count((Stream.VITALS, Age.LIVE)) == 1
+        policy.allowed = {(stream, Age.BACKLOG) for stream in Stream}
+        bench.uplink.wake()
+        await until(lambda: bench.journal.cursors[Stream.WAVEFORM] == 2, "backlog")
+
+    drive(bench, story)
+
+
+def test_a_policy_that_changes_by_itself_needs_nobody_to_wake_the_uplink() -> None:
+    policy = Metered()
+    policy.opens_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + S // 2
+    bench = Bench(policy=policy)
+    bench.journal.commit(Stream.WAVEFORM, 2)
+
+    async def story() -> None:
+        await bench.wait_published(2)
+        bench.wire.answer_all()
+        assert "waveform" not in bench.wire.streams()
+        await until(lambda: bench.journal.cursors[Stream.WAVEFORM] == 2, "sent by itself")
+
+    drive(bench, story)
+
+
+def test_what_was_asked_for_goes_whatever_the_policy_says() -> None:
+    policy = Metered()
+    bench = Bench(Limits(receive_maximum=3), policy=policy)
+    bench.journal.commit(Stream.WAVEFORM, 3)
+    bench.journal.commit(Stream.VITALS, 3)
+
+    async def story() -> None:
+        await bench.wait_published(2)
+        bench.wire.answer_all()
+        bench.uplink.asks.add(around_now("nurse", Stream.WAVEFORM))
+        await until(lambda: bench.journal.cursors[Stream.WAVEFORM] == 3, "asked")
+        bench.journal.commit(Stream.WAVEFORM, 2)
+        bench.uplink.wake()
+        await until(lambda: bench.journal.cursors[Stream.WAVEFORM] == 5, "what came later")
+        (progress,) = bench.uplink.asks.progress()
+        assert (progress.sent, progress.waiting, progress.is_done) == (5, 0, False)
+        assert set(policy.charged) == {(Stream.WAVEFORM, Age.ASKED)}
+        assert "vitals" not in bench.wire.streams()
+        bench.uplink.asks.withdraw("nurse")
+        assert bench.uplink.asks.progress() == ()
+        bench.journal.commit(Stream.WAVEFORM, 2)
+        bench.uplink.wake()
+        await until(lambda: (Stream.WAVEFORM, Age.LIVE) in policy.asked, "the policy again")
+        assert bench.journal.cursors[Stream.WAVEFORM] == 5
+
+    drive(bench, story)
+
+
+def test_asks_are_bounded_and_the_same_name_asks_anew() -> None:
+    bench = Bench()
+    for n in range(MOST_ASKS):
+        bench.uplink.asks.add(around_now(f"ask-{n}", Stream.VITALS))
+    bench.uplink.asks.add(around_now("ask-3", Stream.WAVEFORM))
+    assert [p.ask.stream for p in bench.uplink.asks.progress()].count(Stream.WAVEFORM) == 1
+    with pytest.raises(ValueError, match="expected fewer than 16"):
+        bench.uplink.asks.add(around_now("one-more", Stream.VITALS))
+    with pytest.raises(ValueError, match="an end that is not after its begin"):
+        Ask("backwards", Stream.VITALS, 5, 5)
