@@ -5,11 +5,12 @@ from pathlib import Path
 
 from drivers.contract import Driver
 from gateway.config.broker import BROKER_KEYS, tls_keys
+from gateway.config.commands import OPERATOR_KEYS
 from gateway.config.delivery import DELIVERY_KEYS
 from gateway.config.device import device_keys
 from gateway.config.hub import hub_keys
 from gateway.config.journal import journal_keys
-from gateway.config.kinds import VERIFY_KEY
+from gateway.config.kinds import NAME, VERIFY_KEY
 from gateway.receiver.settings import receiver_keys
 from gateway.tables import schema_of
 
@@ -26,6 +27,11 @@ def hub_schema(drivers: Mapping[str, Driver]) -> dict[str, object]:
     """The JSON Schema of the hub's configuration file."""
     here = Path()
     receivers = {"type": "object", "additionalProperties": VERIFY_KEY.schema}
+    operators = {
+        "type": "object",
+        "propertyNames": NAME.schema,
+        "additionalProperties": schema_of(OPERATOR_KEYS),
+    }
     devices = []
     for driver in drivers.values():
         form = schema_of(device_keys(here, driver))
@@ -40,6 +46,7 @@ def hub_schema(drivers: Mapping[str, Driver]) -> dict[str, object]:
             "broker": _broker_schema(),
             "delivery": schema_of(DELIVERY_KEYS, {"receivers": receivers}),
             "journal": schema_of(journal_keys(here)),
+            "commands": schema_of((), {"operators": operators}),
             "device": {"type": "array", "items": {"oneOf": devices}},
         },
     )

@@ -87,6 +87,19 @@ def one_of(choices: type[StrEnum]) -> Kind:
     return Kind("one of " + ", ".join(f'"{name}"' for name in names), parse, {"enum": names})
 
 
+def some_of(choices: type[StrEnum]) -> Kind:
+    """A list of members of an enumeration, by their values; each once, and at least one."""
+    member = one_of(choices)
+
+    def parse(value: object) -> tuple[StrEnum, ...]:
+        if not isinstance(value, list) or not value or len(set(map(str, value))) < len(value):
+            raise ValueError
+        return tuple(choices(str(member.parse(item))) for item in value)
+
+    rules = {"type": "array", "items": member.schema, "minItems": 1, "uniqueItems": True}
+    return Kind(f"a list of {member.expected.removeprefix('one of ')}", parse, rules)
+
+
 def path(folder: Path) -> Kind:
     """A path; a relative one starts at the folder of the configuration file."""
 
@@ -196,4 +209,6 @@ def schema_of(
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
     return value if isinstance(value, str | int | float | bool) else str(value)

@@ -99,3 +99,11 @@ def read_devices(
                     f"device[{n}].{key}", show(value), f"another than that of device[{first}]"
                 )
     return tuple(device for device in devices if device is not None)
+
+
+def read_device_names(root: Mapping[str, object]) -> tuple[str, ...]:
+    """The names of the devices, whatever their drivers are. What is wrong with them is `read_devices`' to say."""
+    tables = root.get("device", [])
+    rows = tables if isinstance(tables, list) else []
+    found = (row.get("id") for row in rows if isinstance(row, Mapping))
+    return tuple(name for name in found if isinstance(name, str))

@@ -1,13 +1,14 @@
 """The whole file."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from drivers.contract import Driver
 from gateway.config.broker import Broker, read_broker
+from gateway.config.commands import Commands, read_commands
 from gateway.config.delivery import Delivery, read_delivery
-from gateway.config.device import Device, read_devices
+from gateway.config.device import Device, read_device_names, read_devices
 from gateway.config.hub import Hub, read_hub
 from gateway.config.journal import Journal, read_journal
 from gateway.config.kinds import read_toml
@@ -16,13 +17,15 @@ from gateway.tables import ConfigError, Reader
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that `wardlink run` needs to know."""
+    """Everything that `wardlink run` needs to know. `device_names`: of all devices, also where no drivers are loaded."""
 
     hub: Hub
     broker: Broker
     delivery: Delivery
     journal: Journal
     devices: tuple[Device, ...]
+    commands: Commands = field(default_factory=Commands)
+    device_names: tuple[str, ...] = ()
 
 
 def load(source: Path, drivers: Mapping[str, Driver] | None) -> Config:
@@ -34,12 +37,14 @@ def load(source: Path, drivers: Mapping[str, Driver] | None) -> Config:
     root = read_toml(source)
     folder = source.resolve().parent
     reader = Reader()
-    reader.values(root, "", (), nested=("hub", "broker", "delivery", "journal", "device"))
+    reader.values(root, "", (), nested=("hub", "broker", "delivery", "journal", "commands", "device"))
     hub = read_hub(reader, root, folder)
     broker = read_broker(reader, root, folder)
     delivery = read_delivery(reader, root)
     journal = read_journal(reader, root, folder)
+    commands = read_commands(reader, root)
     devices = () if drivers is None else read_devices(reader, root, drivers, folder)
     if reader.faults or hub is None or broker is None or delivery is None or journal is None:
         raise ConfigError(tuple(reader.faults))
-    return Config(hub, broker, delivery, journal, devices)
+    names = read_device_names(root)
+    return Config(hub, broker, delivery, journal, devices, commands, names)
