@@ -236,6 +236,7 @@ class EventKind(StrEnum):
     GAP = "gap"
     CLOCK = "clock"
     CONFIGURATION = "configuration"
+    COMMAND = "command"
     EVICTED = "evicted"
     FAULT = "fault"
 

@@ -12,12 +12,14 @@ from functools import partial
 from drivers.contract import BleLink, SerialLink
 from drivers.model import ClockReading, Event, EventKind
 from gateway import __version__, budget, status
+from gateway.audit import Audit
 from gateway.clock import Clock, SystemClock
 from gateway.clock_watch import ClockLog, ClockSets
 from gateway.conditioner import Conditioner
 from gateway.config.device import Device
 from gateway.config.load import Config
 from gateway.intake import Intake
+from gateway.journal.entry import Stream
 from gateway.journal.errors import JournalError
 from gateway.journal.eviction import eviction_event
 from gateway.journal.home import is_begun
@@ -31,6 +33,7 @@ from gateway.supervisor import Supervisor
 from gateway.transport.base import Transport
 from gateway.transport.ble import BleRadio, BleTransport
 from gateway.transport.serial import SerialTransport
+from gateway.verbosity import Verbosity
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +72,15 @@ class Acquire:
             quota_bytes=budget.quota_bytes(config),
             readers=choose(config.journal.readers, key.reader, config.journal.clinic_key_file),
         )
+        # Before anything is appended: it looks at how far the journal was.
+        self._audit = Audit(
+            hub.state_dir,
+            self._clock,
+            epoch=self._journal.epoch,
+            high_water=self._journal.high_water(Stream.AUDIT),
+            damage=self._journal.recovery.damage,
+        )
+        self._verbosity = Verbosity(self._clock)
         self._intake = Intake(
             self._journal,
             Conditioner(),
@@ -90,6 +102,7 @@ class Acquire:
                 intake = group.create_task(self._intake.run(), name="intake")
                 watchdog = group.create_task(self._watch(), name="watchdog")
                 clock = group.create_task(self._watch_clock(), name="clock")
+                auditing = group.create_task(self._take_up_commands(), name="audit")
                 async with self._devices(radio):
                     self._notifier.send("READY=1")
                     log.info(
@@ -99,10 +112,17 @@ class Acquire:
                     self._notifier.send("STOPPING=1")
                 watchdog.cancel()
                 clock.cancel()
+                auditing.cancel()
                 await self._intake.put("", self._event(EventKind.STOPPED, "asked"))
                 await self._intake.close()
                 await intake
+            self._verbosity.end()
             await asyncio.to_thread(self._journal.close)
+
+    async def _take_up_commands(self) -> None:
+        """What the half with the network decided: also what waits from a time in which somebody might ask."""
+        if self._config.commands.operators or self._audit.is_there:
+            await self._audit.run(self._intake, self._verbosity)
 
     async def _radio(self, stack: AsyncExitStack) -> BleRadio | None:
         if any(isinstance(device.driver.link, BleLink) for device in self._config.devices):

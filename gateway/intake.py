@@ -31,6 +31,10 @@ class Store(Protocol):
         """Takes a record into memory."""
         ...
 
+    def following(self, stream: Stream) -> int:
+        """The sequence number that the next record of a stream gets."""
+        ...
+
     def commit(self) -> None:
         """Makes what was appended durable. Blocks."""
         ...
@@ -50,6 +54,7 @@ class _Item:
     subject: str | None
     record: Record | None
     done: "asyncio.Future[int] | None" = None
+    before: Callable[[int], None] | None = None
 
 
 class Intake:
@@ -111,6 +116,18 @@ class Intake:
         await self._queue.put(_Item(device, subject, record, done))
         return await done
 
+    async def keep_noted(self, event: Event, before: Callable[[int], None]) -> int:
+        """As `keep`, for an event of the hub's own that must not come twice whenever the power fails.
+
+        Args:
+            event: goes past the conditioner.
+            before: is told the sequence number that the event is going to have, in a worker thread, before the journal
+                takes it. If it raises OSError, so does this, and the journal has not taken it.
+        """
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        await self._queue.put(_Item("", None, event, done, before))
+        return await done
+
     async def close(self) -> None:
         """Commits everything put before, and lets `run` return."""
         self._closing = True
@@ -122,7 +139,8 @@ class Intake:
             item = await self._next()
             urgent = False
             while item is not None:
-                urgent = self._accept(item) or urgent
+                if await self._noted(item):
+                    urgent = self._accept(item) or urgent
                 if urgent or self._store.pending_bytes >= COMMIT_BYTES or self._queue.empty():
                     break
                 item = self._queue.get_nowait()
@@ -142,6 +160,19 @@ class Intake:
         except TimeoutError:
             return None
 
+    async def _noted(self, item: _Item) -> bool:
+        """False when the number could not be noted. Nobody else appends meanwhile, so the number holds."""
+        if item.before is None or item.record is None:
+            return True
+        number = self._store.following(stream_of(item.record))
+        try:
+            await asyncio.to_thread(item.before, number)
+        except OSError as error:
+            if item.done is not None and not item.done.done():
+                item.done.set_exception(error)
+            return False
+        return True
+
     def _accept(self, item: _Item) -> bool:
         """Appends what follows from an item; True when it must not wait for the next commit."""
         if item.record is None:
@@ -149,7 +180,10 @@ class Intake:
                 self._waiting.append((item.done, 0))
             return True
         urgent = item.done is not None
-        for record in self._conditioner.process(item.device, item.record):
+        records: Iterable[Record] = (item.record,)
+        if item.before is None:
+            records = self._conditioner.process(item.device, item.record)
+        for record in records:
             sequence = self._store.append(item.device, self._stamped(record), item.subject)
             if item.done is not None and record is item.record:
                 self._waiting.append((item.done, sequence))

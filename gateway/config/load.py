@@ -37,7 +37,9 @@ def load(source: Path, drivers: Mapping[str, Driver] | None) -> Config:
     root = read_toml(source)
     folder = source.resolve().parent
     reader = Reader()
-    reader.values(root, "", (), nested=("hub", "broker", "delivery", "journal", "commands", "device"))
+    reader.values(
+        root, "", (), nested=("hub", "broker", "delivery", "journal", "commands", "device")
+    )
     hub = read_hub(reader, root, folder)
     broker = read_broker(reader, root, folder)
     delivery = read_delivery(reader, root)

@@ -63,6 +63,10 @@ class Buffer:
             row.following = sequence + 1
             return sequence
 
+    def following(self, stream: Stream) -> int:
+        """The number that the next record of a stream gets."""
+        return self._rows[stream].following
+
     def waiting(self) -> list[Stream]:
         """The streams that have records in it, in the order in which they are sent."""
         return [stream for stream, row in self._rows.items() if row.items]

@@ -211,6 +211,10 @@ class Journal:
         item = Pending(device, at_ns(record), encode_entry(device, subject, record))
         return self._buffer.add(stream_of(record), item)
 
+    def following(self, stream: Stream) -> int:
+        """The sequence number that the next record of a stream gets."""
+        return self._buffer.following(stream)
+
     @property
     def pending_bytes(self) -> int:
         """Bytes that are not durable yet."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from gateway.clock import ClockReading
+from gateway.clock import ClockState
 from gateway.config.commands import CommandKind
 from gateway.journal.entry import Stream
 from gateway.uplink.fields import Fields, Json, PayloadError, dumps, loads
@@ -257,7 +257,7 @@ class Response:
         id: the command's; None where it could not be read.
         reason: why it was refused or failed; None otherwise.
         text: what, got, expected, for people.
-        clock: the hub's clocks when it answered.
+        time, clock: the hub's wall time in words when it answered, and how far that can be trusted.
         number: counts the answers of one hub, so that their order is plain.
         details: what the kind of command brings: a status, how far it is.
     """
@@ -270,7 +270,8 @@ class Response:
     answer: Answer
     reason: str | None
     text: str
-    clock: ClockReading
+    time: str | None
+    clock: ClockState
     number: int
     details: Mapping[str, Json]
 
@@ -292,9 +293,31 @@ class Response:
                 "answer": self.answer,
                 "reason": self.reason,
                 "text": self.text,
-                "time": iso_time(self.clock.wall_ns),
-                "clock": self.clock.state,
+                "time": self.time,
+                "clock": self.clock,
                 "number": self.number,
                 "details": self.details,
             }
         ).encode("ascii")
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Response":
+        """Raises PayloadError, and nothing else."""
+        fields = loads(data)
+        schema = fields.text("schema")
+        if schema != RESPONSE_SCHEMA:
+            raise PayloadError("message.schema", repr(schema[:48]), RESPONSE_SCHEMA)
+        return cls(
+            fields.text("hub"),
+            fields.text("epoch"),
+            fields.text("operator"),
+            fields.text_or_none("id"),
+            fields.text("command"),
+            fields.choice("answer", Answer),
+            fields.text_or_none("reason"),
+            fields.text("text"),
+            fields.text_or_none("time"),
+            fields.choice("clock", ClockState),
+            fields.integer("number", least=0),
+            fields.mapping("details"),
+        )

@@ -174,6 +174,13 @@ class Fields:
         """An object."""
         return Fields(self._value.get(key), f"{self._path}.{key}")
 
+    def mapping(self, key: str) -> Mapping[str, Json]:
+        """An object as it stands, to be shown or handed on: nothing in it is checked."""
+        value = self._value.get(key)
+        if not isinstance(value, dict):
+            raise self._wrong(key, "an object")
+        return value
+
     def objects(self, key: str) -> list["Fields"]:
         """A list of objects."""
         value = self._value.get(key)
