@@ -114,6 +114,8 @@ class Journal:
         room = min(FRAME_BYTES, segment_bytes - 2 * BLOCK_BYTES - FRAME_OVERHEAD) - OVERHEAD
         following = {stream: log.high_water + 1 for stream, log in self._logs.items()}
         self._buffer = Buffer(self._lock, room, following)
+        self.following = self._buffer.following
+        """The sequence number that the next record of a stream gets."""
 
     @classmethod
     def open(
@@ -210,10 +212,6 @@ class Journal:
         self._check_open()
         item = Pending(device, at_ns(record), encode_entry(device, subject, record))
         return self._buffer.add(stream_of(record), item)
-
-    def following(self, stream: Stream) -> int:
-        """The sequence number that the next record of a stream gets."""
-        return self._buffer.following(stream)
 
     @property
     def pending_bytes(self) -> int:

@@ -14,7 +14,7 @@ from gateway.clock import ClockState
 from gateway.config.commands import CommandKind
 from gateway.journal.entry import Stream
 from gateway.uplink.fields import Fields, Json, PayloadError, dumps, loads
-from gateway.uplink.payload import iso_time
+from gateway.uplink.times import iso_time
 
 COMMAND_SCHEMA = "wardlink.command/1"
 RESPONSE_SCHEMA = "wardlink.response/1"

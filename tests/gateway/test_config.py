@@ -12,6 +12,7 @@ from drivers import registry
 from drivers.assigned import Code
 from drivers.model import Mode
 from gateway import schema
+from gateway.config.commands import CommandKind
 from gateway.config.load import Config, load
 from gateway.receiver.settings import load_receiver
 from gateway.tables import ConfigError
@@ -101,7 +102,7 @@ def test_every_fault_at_once(tmp_path: Path) -> None:
         "device[1].port": "nothing | a path",
         "device[1].uv_per_count": "int -1 | a number above 0",
         "device[2].rate_hz": "nothing | a number from 1 to 1000",
-        "surplus": "an unknown key | a known key; known: broker, delivery, device, hub, journal",
+        "surplus": "an unknown key | a known key; known: broker, commands, delivery, device, hub, journal",
     }
 
 
@@ -193,6 +194,49 @@ def test_any_toml_gives_a_configuration_or_faults(
         except ConfigError as caught:
             error = caught
         assert error is None or error.faults
+
+
+OPERATOR = """
+[commands.operators.ward-1]
+verify_key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+"""
+
+
+def test_operators(tmp_path: Path) -> None:
+    assert check(tmp_path, GOOD).commands.operators == {}
+    assert check(tmp_path, GOOD + OPERATOR).commands.operators["ward-1"].allow == set(CommandKind)
+    some = check(tmp_path, GOOD + OPERATOR + 'allow = ["status", "range"]\n').commands.operators
+    assert some["ward-1"].allow == {CommandKind.STATUS, CommandKind.RANGE}
+
+
+def test_device_names_are_known_without_drivers(tmp_path: Path) -> None:
+    (tmp_path / "wardlink.toml").write_text(GOOD, encoding="utf-8")
+    config = load(tmp_path / "wardlink.toml", None)
+    assert (config.devices, config.device_names) == ((), ("strap",))
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (OPERATOR.replace("Hh8=", "Hh8"), "commands.operators.ward-1.verify_key"),
+        (OPERATOR.replace("verify_key", "key"), "commands.operators.ward-1.verify_key"),
+        (OPERATOR.replace("ward-1", '"a/b"'), "commands.operators.a/b"),
+        (OPERATOR.replace("ward-1", '"+"'), "commands.operators.+"),
+        (OPERATOR + "allow = []", "commands.operators.ward-1.allow"),
+        (OPERATOR + 'allow = ["shell"]', "commands.operators.ward-1.allow"),
+        (OPERATOR + 'allow = ["status", "status"]', "commands.operators.ward-1.allow"),
+        (OPERATOR + 'allow = "status"', "commands.operators.ward-1.allow"),
+        ("[commands.operators]\nward-1 = 3", "commands.operators.ward-1"),
+        ("[commands]\noperators = 3", "commands.operators"),
+        ("[commands]\nshell = true", "commands.shell"),
+    ],
+)
+def test_operator_faults(tmp_path: Path, text: str, key: str) -> None:
+    found = faults(tmp_path, GOOD + text)
+    assert key in found
+    form = schema.hub_schema(DRIVERS)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(tomli.loads(GOOD + text), form)
 
 
 def test_schemas_are_those_of_the_program() -> None:

@@ -11,6 +11,7 @@ from drivers.model import Event, EventKind, Mode, Observation, Quantity, Raw, Re
 from gateway.clock import ClockState
 from gateway.clock_watch import ClockLog
 from gateway.intake import QUEUE_RECORDS, Intake
+from gateway.journal.entry import Stream
 from tests.gateway.fakes import NS_PER_S, LoopClock
 
 
@@ -30,6 +31,10 @@ class ListStore:
     def append(self, device: str, record: Record, subject: str | None = None) -> int:
         self.appended.append((device, record, subject))
         return len(self.appended)
+
+    def following(self, stream: Stream) -> int:
+        del stream
+        return len(self.appended) + 1
 
     def commit(self) -> None:
         if self.fails is not None:
@@ -56,6 +61,7 @@ def rate(n: int) -> Observation:
 
 
 GAP = Event(EventKind.GAP, 1, "resync")
+ASKED = Event(EventKind.COMMAND, 1, "accepted")
 
 
 class World:
@@ -242,5 +248,40 @@ def test_a_journal_that_cannot_be_written_ends_the_intake() -> None:
             await world.intake.put("a", GAP)
             with pytest.raises(OSError, match="No space"):
                 await asyncio.wait_for(world.task, 1)
+
+    asyncio.run(main())
+
+
+def test_a_number_is_noted_before_the_journal_takes_its_record() -> None:
+    async def main() -> None:
+        async with World(Doubling()) as world:
+            seen: list[tuple[int, int]] = []
+
+            def before(number: int) -> None:
+                seen.append((number, len(world.store.appended)))
+
+            others = [world.intake.put("a", rate(n)) for n in range(50)]
+            noted = [world.intake.keep_noted(ASKED, before) for _ in range(3)]
+            numbers = await asyncio.gather(*noted, *others)
+            # Its own number, before it was taken, past the conditioner, and durable on return.
+            assert [number for number, _ in seen] == numbers[:3]
+            assert all(number == there + 1 for number, there in seen)
+            assert [world.store.appended[n - 1][1] for n, _ in seen] == [ASKED] * 3
+            assert sum(record == ASKED for _, record, _ in world.store.appended) == 3
+            assert world.store.commits[-1] >= seen[-1][0]
+
+    asyncio.run(main())
+
+
+def test_what_cannot_be_noted_is_not_taken() -> None:
+    async def main() -> None:
+        def refuse(number: int) -> None:
+            raise OSError(number)
+
+        async with World() as world:
+            with pytest.raises(OSError, match="1"):
+                await world.intake.keep_noted(ASKED, refuse)
+            assert world.store.appended == []
+            assert await world.intake.keep_noted(ASKED, lambda _number: None) == 1
 
     asyncio.run(main())
