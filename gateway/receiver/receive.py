@@ -279,8 +279,9 @@ class Receiver:
             )
         ]
         if self._store.unsynced:
+            # Receipts are given only after that.
             waits.append(self._until_s(self._saved_ns))
-        if self._owes:
+        elif self._owes:
             waits.append(self._until_s(self._given_ns))
         return min(waits)
 
