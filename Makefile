@@ -48,10 +48,10 @@ check: $(READY)  ## format, lint, strict types, import arrows, then documents, s
 	$(VENV)/bin/lint-imports
 	$(PY) -m pytest -q tests/test_project.py
 
-soak: $(READY)  ## the long proofs of journal and delivery: ten times the power cuts, kills and broken connections
+soak: $(READY)  ## the long proofs of journal and delivery: ten times the power cuts, kills, storms and broken connections
 	@tools/need.sh mosquitto dbus-daemon
-	WARDLINK_CRASHES=100000 WARDLINK_KILLS=2000 WARDLINK_CYCLES=500 $(PY) -m pytest -v -s --timeout=7200 \
-		tests/gateway/journal tests/gateway/receiver/test_delivery.py $(ARGS)
+	WARDLINK_CRASHES=100000 WARDLINK_KILLS=2000 WARDLINK_CYCLES=500 WARDLINK_STORMS=10000 $(PY) -m pytest -v -s --timeout=7200 \
+		tests/gateway/journal tests/gateway/receiver/test_delivery.py tests/gateway/receiver/test_storms.py $(ARGS)
 
 bench: $(READY)  ## what a device's data costs the hub, and journal and uplink beside their peers
 	@tools/need.sh mosquitto

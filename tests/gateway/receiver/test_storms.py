@@ -131,7 +131,7 @@ async def storm(world: World, cycles: int) -> None:
                     seen = broker.connections
                     broker.weather = weather(rng, forgets=world.by_receipt)
                     for _ in range(rng.randint(0, 6)):
-                        journal.commit(rng.choice(list(Stream)), rng.randint(1, 60))
+                        journal.commit(rng.choice(list(Stream)), rng.randint(1, 20))
                     uplink.wake()
                 await asyncio.sleep(rng.choice([0.1, 1.0, 10.0]))
                 if rng.random() < 0.05:
