@@ -70,8 +70,9 @@ def newest_header(storage: Storage, directory: Path) -> SegmentHeader | None:
     return None
 
 
-def first_header(storage: Storage, path: Path) -> SegmentHeader | None:
-    """What a file says it is, or was, by its first block."""
+def file_header(storage: Storage, path: Path) -> SegmentHeader | None:
+    """What a file says it is, or was, by its first block or by the copy in its last."""
+    copy = max(storage.size(path) - BLOCK_BYTES, 0)
     with storage.open(path) as file:
-        parsed = parse_header(_block(file, 0))
+        parsed = parse_header(_block(file, 0)) or parse_header(_block(file, copy))
     return parsed[0] if parsed else None

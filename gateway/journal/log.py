@@ -269,8 +269,7 @@ class StreamLog:
                 file.pwritev([block], identity.segment_bytes - BLOCK_BYTES)
                 file.datasync()
                 self._storage.rename(spare, self._directory / place.name)
-                # The spare name must be gone first: a file with two names would be used twice.
-                self._storage.sync_directory(spare.parent)
+                # A power cut may bring its spare name back: `Pool.recover` tells by the header that it is in use.
                 self._storage.sync_directory(self._directory)
             except OSError:
                 file.close()

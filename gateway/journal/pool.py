@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gateway.journal.entry import Stream
 from gateway.journal.errors import JournalFull
-from gateway.journal.files import first_header
+from gateway.journal.files import file_header
 from gateway.journal.storage import Storage
 
 SPARE_FILES = 16
@@ -30,13 +30,13 @@ class Pool:
     def recover(self, in_use: set[tuple[Stream, int]]) -> None:
         """Finds the spares, given the stream and number of each segment in use.
 
-        A file that a power cut left too short is deleted. So is the spare name of a file that is in use: a cut in
-        the middle of a rename between directories may leave both names, and using it would overwrite a segment.
+        A file that a power cut left too short is deleted. So is the spare name of a file that is in use: a cut may
+        leave both names, for only the new one is synced, and using it would overwrite a segment.
         """
         for name in sorted(self._storage.list(self._directory)):
             path = self._directory / name
             self._next = max(self._next, int(name.partition(".")[0], 16) + 1)
-            header = first_header(self._storage, path)
+            header = file_header(self._storage, path)
             short = self._storage.size(path) != self._file_bytes
             if short or (header and (header.stream, header.number) in in_use):
                 self._storage.unlink(path)
