@@ -25,7 +25,6 @@ from typing import Any, Protocol
 from drivers.assigned import Code, Unit
 from drivers.model import Observation, SampleArray
 from gateway.clock import SystemClock
-from gateway.journal.buffer import Pending
 from gateway.journal.entry import Stream
 from gateway.journal.journal import SEGMENT_BYTES, Journal
 from gateway.journal.keys import KEY_FILE, HubKey
@@ -67,7 +66,7 @@ class Ours:
     def put(self, records: list[bytes]) -> None:
         """See Store."""
         for data in records:
-            self._add(Stream.VITALS, Pending("device", 1, data))
+            self._add(Stream.VITALS, "device", 1, data)
         self.journal.commit()
 
     def empty(self) -> None:
@@ -342,7 +341,7 @@ def large(directory: Path, wanted: int) -> None:
     data = encode_entry("device", "p-1", Observation(Code.ECG_ELEC_POTL, samples, 1))
     for _ in range(size // (len(data) * 240)):
         for _ in range(240):
-            journal._buffer.add(Stream.WAVEFORM, Pending("device", 1, data))  # noqa: SLF001 - quickly
+            journal._buffer.add(Stream.WAVEFORM, "device", 1, data)  # noqa: SLF001 - quickly
         journal.commit()
     files = journal.status().size_bytes
     journal.close()

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import NamedTuple
 
 from gateway.journal.entry import Stream
 from gateway.journal.errors import JournalError, JournalFull
@@ -13,21 +12,30 @@ PENDING_BYTES = 4_194_304
 """Most encoded bytes between `append` and `commit`: four minutes of ten devices, or a disk that hangs."""
 
 
-class Pending(NamedTuple):
-    """A record that is numbered and not durable yet."""
+@dataclass(slots=True)
+class Group:
+    """Records that become one frame.
 
-    device: str
-    at_ns: int
-    data: bytes
+    Attributes:
+        newest_ns: CLOCK_BOOTTIME of each device's newest one.
+    """
+
+    entries: list[bytes] = field(default_factory=list)
+    size_bytes: int = 0
+    newest_ns: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class _Row:
-    """One stream's records, and the sequence number of the next one."""
+    """One stream's records, and the sequence number of the next one.
+
+    Attributes:
+        closed: so many of the groups are on their way to the disk, or failed to get there: they stay as they are.
+    """
 
     following: int
-    items: list[Pending] = field(default_factory=list)
-    size_bytes: int = 0
+    groups: list[Group] = field(default_factory=list)
+    closed: int = 0
 
 
 class Buffer:
@@ -41,12 +49,12 @@ class Buffer:
         self.size_bytes = 0
         """Encoded bytes in it."""
 
-    def add(self, stream: Stream, item: Pending) -> int:
-        """Numbers a record and keeps it. Raises JournalFull, or JournalError when it is larger than a frame."""
-        size = len(item.data)
+    def add(self, stream: Stream, device: str, at_ns: int, data: bytes) -> int:
+        """Numbers an encoded record and keeps it. Raises JournalFull, or JournalError when it is larger than a frame."""
+        size = len(data)
         if size > self._frame_bytes:
             raise JournalError(
-                f"record of {item.device!r}: got {size} bytes, expected at most"
+                f"record of {device!r}: got {size} bytes, expected at most"
                 f" {self._frame_bytes}; split it"
             )
         row = self._rows[stream]
@@ -56,8 +64,17 @@ class Buffer:
                     f"journal: {self.size_bytes} of {PENDING_BYTES} bytes wait for a commit;"
                     " commit, or look at the disk"
                 )
-            row.items.append(item)
-            row.size_bytes += size
+            groups = row.groups
+            if (
+                len(groups) == row.closed
+                or (group := groups[-1]).size_bytes + size > self._frame_bytes
+            ):
+                group = Group()
+                groups.append(group)
+            group.entries.append(data)
+            group.size_bytes += size
+            if group.newest_ns.get(device, at_ns) <= at_ns:
+                group.newest_ns[device] = at_ns
             self.size_bytes += size
             sequence = row.following
             row.following = sequence + 1
@@ -69,34 +86,22 @@ class Buffer:
 
     def waiting(self) -> list[Stream]:
         """The streams that have records in it, in the order in which they are sent."""
-        return [stream for stream, row in self._rows.items() if row.items]
+        return [stream for stream, row in self._rows.items() if row.groups]
 
     def chunks(self, stream: Stream) -> list[Chunk]:
-        """What is in it now, in order, cut into frames."""
+        """What is in it now, in order, as frames."""
         row = self._rows[stream]
         with self._lock:
-            items, size = row.items[:], row.size_bytes
-        if size <= self._frame_bytes:
-            return [Chunk(len(items), join([item.data for item in items]))]
-        chunks: list[Chunk] = []
-        group: list[bytes] = []
-        size = 0
-        for item in items:
-            if size + len(item.data) > self._frame_bytes:
-                chunks.append(Chunk(len(group), join(group)))
-                group, size = [], 0
-            group.append(item.data)
-            size += len(item.data)
-        if group:
-            chunks.append(Chunk(len(group), join(group)))
-        return chunks
+            row.closed = len(row.groups)
+            groups = row.groups[:]
+        return [Chunk(len(group.entries), join(group.entries)) for group in groups]
 
-    def remove(self, stream: Stream, count: int) -> list[Pending]:
-        """Takes the oldest records out: they are durable."""
+    def remove(self, stream: Stream, count: int) -> list[Group]:
+        """Takes the oldest frames out: they are durable."""
+        row = self._rows[stream]
         with self._lock:
-            row = self._rows[stream]
-            taken, row.items = row.items[:count], row.items[count:]
-            size = sum([len(item.data) for item in taken])
-            row.size_bytes -= size
-            self.size_bytes -= size
+            taken = row.groups[:count]
+            del row.groups[:count]
+            row.closed -= count
+            self.size_bytes -= sum([group.size_bytes for group in taken])
         return taken

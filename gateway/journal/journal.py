@@ -16,7 +16,7 @@ from threading import Lock
 from drivers.model import Record
 from gateway.clock import Clock, ClockReading
 from gateway.journal.access import Access
-from gateway.journal.buffer import Buffer, Pending
+from gateway.journal.buffer import Buffer
 from gateway.journal.cursor import Cursor
 from gateway.journal.entry import Batch, Stream, at_ns, stream_of
 from gateway.journal.errors import JournalError, JournalFull
@@ -25,7 +25,7 @@ from gateway.journal.home import check_epoch, follow_cursor, lock
 from gateway.journal.keys import HubKey
 from gateway.journal.log import Identity, StreamLog
 from gateway.journal.pool import Pool
-from gateway.journal.published import Published, Publisher
+from gateway.journal.published import Publisher
 from gateway.journal.readers import Reader
 from gateway.journal.records import OVERHEAD, encode_entry
 from gateway.journal.scan import Damage
@@ -91,7 +91,7 @@ class Journal:
         """Names the life of this journal."""
         self._identity = identity
         self._cursor = Cursor(directory, storage, epoch)
-        self._publisher = Publisher(directory, storage, Published(hub, epoch, segment_bytes, {}))
+        self._publisher = Publisher(directory, storage, hub, epoch, segment_bytes)
         self._pool = Pool(directory / "spare", storage, segment_bytes, max_bytes // segment_bytes)
         self._logs = {
             stream: StreamLog(
@@ -200,7 +200,7 @@ class Journal:
         )
         """What this start found."""
         self._write_state(clean=False)
-        self._publisher.publish({stream: log.high_water for stream, log in self._logs.items()})
+        self._publisher.publish([log.high_water for log in self._logs.values()])
 
     def append(self, device: str, record: Record, subject: str | None = None) -> int:
         """Takes a record into memory and returns its sequence number. It is durable after the next `commit`.
@@ -210,8 +210,8 @@ class Journal:
             JournalError: the record cannot be encoded, or is larger than a frame; nothing was taken.
         """
         self._check_open()
-        item = Pending(device, at_ns(record), encode_entry(device, subject, record))
-        return self._buffer.add(stream_of(record), item)
+        data = encode_entry(device, subject, record)
+        return self._buffer.add(stream_of(record), device, at_ns(record), data)
 
     @property
     def pending_bytes(self) -> int:
@@ -245,20 +245,20 @@ class Journal:
                 errors.append(
                     error
                 )  # the other streams have their own files, and may still be saved
-        self._publisher.publish({stream: log.high_water for stream, log in self._logs.items()})
+        self._publisher.publish([log.high_water for log in self._logs.values()])
         if errors:
             raise errors[0]
 
     def _commit_stream(self, stream: Stream, reading: ClockReading) -> None:
         chunks = self._buffer.chunks(stream)
-        count = sum(chunk.count for chunk in chunks)
+        count = len(chunks)
         make_room = partial(self._evictions.make_room, stream, self._cursor.acknowledged)
         try:
             self._logs[stream].commit(chunks, reading, make_room)
         finally:
-            left = sum(chunk.count for chunk in chunks)
-            for device, at_ns, _ in self._buffer.remove(stream, count - left):
-                _note_time(self._last_ns, device, at_ns)
+            for group in self._buffer.remove(stream, count - len(chunks)):
+                for device, newest_ns in group.newest_ns.items():
+                    _note_time(self._last_ns, device, newest_ns)
 
     def read(self, stream: Stream, after: int) -> Batch | None:
         """The batch with sequence `after + 1`, or the next readable one behind it. None when there is none yet.

@@ -30,7 +30,7 @@ from gateway.journal.segment import (
     frame_tag,
 )
 from gateway.journal.state import Evicted
-from gateway.journal.storage import File, Storage, Writer
+from gateway.journal.storage import File, Storage, Writer, page_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +62,9 @@ class _Active:
     contents: Contents
     block: int = 1
 
-    def fits(self, chunk: Chunk) -> bool:
-        """Whether there is room before the last block, which holds the copy of the header."""
-        end = self.block * BLOCK_BYTES + frame_size(len(chunk.plaintext))
-        return end <= self.cipher.header.segment_bytes - BLOCK_BYTES
+    def fits(self, size: int) -> bool:
+        """Whether a frame has room before the last block, which holds the copy of the header."""
+        return (self.block + 1) * BLOCK_BYTES + size <= self.cipher.header.segment_bytes
 
 
 class StreamLog:
@@ -206,15 +205,16 @@ class StreamLog:
     ) -> int:
         """Writes what fits into the open segment: one write, one sync. Returns how many chunks that is."""
         active = self._active
-        if active is None or not active.fits(chunks[0]):
+        if active is None or not active.fits(frame_size(len(chunks[0].plaintext))):
             self.seal()
             active = self._active = self._new_segment(reading, make_room)
             self.recent = active.contents
         frames: list[FrameHeader] = []
-        sealed: list[bytearray] = []
+        memory, filled = page_memory(), 0
         tag, sequence = self._last_tag, self.high_water + 1
         for chunk in chunks:
-            if not active.fits(chunk):
+            size = frame_size(len(chunk.plaintext))
+            if not active.fits(size) or filled + size > len(memory):
                 break
             header = FrameHeader(
                 stream=self.stream,
@@ -229,12 +229,13 @@ class StreamLog:
                 boot_id=self._identity.boot_id,
                 clock=reading,
             )
-            frame, data = active.cipher.seal(header, chunk.plaintext)
-            active.block += len(data) // BLOCK_BYTES
-            tag, sequence = frame_tag(frame, data), frame.last_sequence + 1
-            frames.append(frame)
-            sealed.append(data)
-        active.file.pwritev(sealed, frames[0].offset)
+            frame = memory[filled : filled + size]
+            active.cipher.seal(header, chunk.plaintext, frame)
+            active.block += size // BLOCK_BYTES
+            filled += size
+            tag, sequence = frame_tag(header, frame), sequence + chunk.count
+            frames.append(header)
+        active.file.pwrite(memory[:filled], frames[0].offset)
         active.file.datasync()
         with self._lock:
             active.contents.frames += frames
@@ -265,8 +266,10 @@ class StreamLog:
         try:
             file = self._storage.open_writer(spare)
             try:
-                file.pwritev([block], 0)
-                file.pwritev([block], identity.segment_bytes - BLOCK_BYTES)
+                memory = page_memory()[:BLOCK_BYTES]
+                memory[:] = block
+                file.pwrite(memory, 0)
+                file.pwrite(memory, identity.segment_bytes - BLOCK_BYTES)
                 file.datasync()
                 self._storage.rename(spare, self._directory / place.name)
                 # A power cut may bring its spare name back: `Pool.recover` tells by the header that it is in use.

@@ -5,8 +5,9 @@ of it since: after a crash it lags behind at most. So it need not be durable its
 block fails its checksum and is followed by the event of the whole one.
 """
 
+import struct
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cbor2
@@ -16,6 +17,10 @@ from gateway.journal.slots import SLOT_BYTES, pack_slot, parse_slot
 from gateway.journal.storage import File, Storage
 
 NAME = "published"
+_ARRAY_OF_4 = b"\x84"
+_U64_HEAD = 0x1B
+_U64 = struct.Struct(">BQ")
+"""The heads of CBOR (RFC 8949, section 3): an array of so many items, an integer of 8 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +66,23 @@ def load(directory: Path, storage: Storage) -> Published | None:
 class Publisher:
     """The writing end. It never fails a commit: a reader that learns late has lost nothing."""
 
-    def __init__(self, directory: Path, storage: Storage, journal: Published) -> None:
+    def __init__(
+        self, directory: Path, storage: Storage, hub: str, epoch: bytes, segment_bytes: int
+    ) -> None:
         self._directory = directory
         self._storage = storage
         self._file: File | None = None
-        self._said = journal
+        journal = cbor2.dumps(hub) + cbor2.dumps(epoch) + cbor2.dumps(segment_bytes)
+        self._head = _ARRAY_OF_4 + journal + _ARRAY_OF_4
+        self._said: list[int] = []
         self._count = 0
 
-    def publish(self, high_water: dict[Stream, int]) -> None:
-        """Readers see it, and wake, unless it is what they know already."""
-        marks = replace(self._said, high_water=high_water)
-        if marks == self._said:
+    def publish(self, numbers: list[int]) -> None:
+        """The last durable sequence number of each stream. Readers see it, and wake, unless they know it already."""
+        if numbers == self._said:
             return
-        numbers = [high_water[stream] for stream in Stream]
-        payload = cbor2.dumps([marks.hub, marks.epoch, marks.segment_bytes, numbers])
+        # By hand, since it is done with each commit and a general encoder takes as long as a sync.
+        payload = self._head + b"".join([_U64.pack(_U64_HEAD, number) for number in numbers])
         self._count += 1
         try:
             if self._file is None:
@@ -83,7 +91,7 @@ class Publisher:
         except OSError:
             self.close()  # with the next commit in a new descriptor
         else:
-            self._said = marks
+            self._said = numbers
 
     def close(self) -> None:
         """Lets go of the file; what it says stays true."""

@@ -310,19 +310,21 @@ class Cipher:
         """Without the checksum, which is made from the ciphertext."""
         return self._core + header.pack()[: -_CRC.size]
 
-    def seal(self, header: FrameHeader, plaintext: bytes) -> tuple[FrameHeader, bytearray]:
-        """A whole frame, and its header, which gets its checksum. Once for each block of a segment: it is the nonce."""
-        frame = bytearray(header.size)
+    def seal(self, header: FrameHeader, plaintext: bytes, frame: memoryview | bytearray) -> None:
+        """Fills a whole frame, and the checksum in its header. Once for each block of a segment: it is the nonce.
+
+        Args:
+            frame: `header.size` bytes, of any former content.
+        """
         packed = header.pack()[: -_CRC.size]
-        with memoryview(frame) as view:
-            body = view[FRAME_HEADER_BYTES:]
+        end = FRAME_OVERHEAD + header.length
+        with memoryview(frame)[FRAME_HEADER_BYTES:] as body:
             sealed = body[: len(plaintext) + TAG_BYTES]
             self._aead.encrypt_into(self._nonce(header), plaintext, self._core + packed, sealed)
-            checksum = zlib.crc32(body)
-        packed += _CRC.pack(checksum)
+            body[len(sealed) :] = bytes(header.size - end)
+            header.checksum = zlib.crc32(body)
+        packed += _CRC.pack(header.checksum)
         frame[:FRAME_HEADER_BYTES] = packed + _CRC.pack(zlib.crc32(packed))
-        header.checksum = checksum
-        return header, frame
 
     def open(self, header: FrameHeader, frame: bytes) -> bytes:
         """The plaintext. Raises JournalError unless every bit of the frame is as it was written."""
@@ -343,7 +345,7 @@ def unpadded(header: FrameHeader, frame: bytes) -> bytes:
     return frame[:end]
 
 
-def frame_tag(header: FrameHeader, frame: bytes | bytearray) -> bytes:
+def frame_tag(header: FrameHeader, frame: bytes | bytearray | memoryview) -> bytes:
     """The tag of a frame, which the next frame carries on."""
     end = FRAME_OVERHEAD + header.length
     return bytes(frame[end - TAG_BYTES : end])

@@ -3,15 +3,14 @@
 import errno
 import fcntl
 import os
-from collections.abc import Sequence
 from mmap import mmap
 from pathlib import Path
 from threading import local
 from typing import Protocol, Self
 
 ZEROS = bytes(65_536)
-DIRECT_BYTES = 262_144
-"""Most bytes in one write past the page cache: so much memory stays with a thread that writes."""
+DIRECT_BYTES = 524_288
+"""Most bytes in one write past the page cache: so much memory stays with a thread that once wrote as much."""
 
 
 class File(Protocol):
@@ -21,7 +20,7 @@ class File(Protocol):
         """Up to `size` bytes; fewer only at the end of the file."""
         ...
 
-    def pwrite(self, data: bytes, offset: int) -> None:
+    def pwrite(self, data: bytes | memoryview, offset: int) -> None:
         """Writes all of `data`. Not durable before `datasync`."""
         ...
 
@@ -41,8 +40,8 @@ class File(Protocol):
 class Writer(Protocol):
     """A file to which whole blocks are written, at whole blocks. Every method may raise OSError."""
 
-    def pwritev(self, parts: Sequence[bytes | bytearray], offset: int) -> None:
-        """Writes all parts, one behind the other. Not durable before `datasync`."""
+    def pwrite(self, data: memoryview, offset: int) -> None:
+        """Writes all of `data`, which lies in `page_memory`. Not durable before `datasync`."""
         ...
 
     def datasync(self) -> None:
@@ -121,9 +120,6 @@ class _DiskFile:
         while written < len(data):
             written += os.pwrite(self._fd, data[written:], offset + written)
 
-    def pwritev(self, parts: Sequence[bytes | bytearray], offset: int) -> None:
-        self.pwrite(b"".join(parts), offset)
-
     def datasync(self) -> None:
         os.fdatasync(self._fd)
 
@@ -137,28 +133,19 @@ class _DiskFile:
         self.close()
 
 
-class _Aligned(local):
-    """Memory that begins at a page, as a write past the page cache wants it. Each thread has its own."""
+class _Pages(local):
+    """Each thread has its own."""
 
     def __init__(self) -> None:
         self.memory = memoryview(mmap(-1, DIRECT_BYTES))
 
 
-_aligned = _Aligned()
+_pages = _Pages()
 
 
-class _DirectFile(_DiskFile):
-    """Writes past the page cache: a sync then has nothing left to copy, and takes two thirds of the time."""
-
-    def pwritev(self, parts: Sequence[bytes | bytearray], offset: int) -> None:
-        memory, filled = _aligned.memory, 0
-        for part in parts:
-            if filled + len(part) > DIRECT_BYTES:
-                self.pwrite(memory[:filled], offset)
-                offset, filled = offset + filled, 0
-            memory[filled : filled + len(part)] = part
-            filled += len(part)
-        self.pwrite(memory[:filled], offset)
+def page_memory() -> memoryview:
+    """This thread's `DIRECT_BYTES` that begin at a page, as a write past the page cache wants them."""
+    return _pages.memory
 
 
 class FileStorage:
@@ -202,7 +189,8 @@ class FileStorage:
     def open_writer(self, path: Path) -> Writer:
         """See Storage. Through the page cache where the file system knows no other way."""
         try:
-            return _DirectFile(path, os.O_WRONLY | os.O_DIRECT)
+            # Past the page cache: a sync then has nothing left to copy, and takes two thirds of the time.
+            return _DiskFile(path, os.O_WRONLY | os.O_DIRECT)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise

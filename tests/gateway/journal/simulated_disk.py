@@ -1,6 +1,6 @@
 """A disk in memory that loses power: what was not synced survives in part, torn, or not at all."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from errno import ENOENT
 from pathlib import Path
 from random import Random
@@ -84,16 +84,11 @@ class SimulatedFile:
         self._disk.check("pread", self._path, offset, size)
         return bytes(memoryview(self._inode.cache)[offset : offset + size])
 
-    def pwrite(self, data: bytes, offset: int) -> None:
+    def pwrite(self, data: bytes | memoryview, offset: int) -> None:
         self._inode.cache[offset : offset + len(data)] = data
-        self._inode.unsynced.append((offset, data))
+        self._inode.unsynced.append((offset, bytes(data)))
         self._disk.dirty.append(self._inode)
         self._disk.step("pwrite", self._path)
-
-    def pwritev(self, parts: Sequence[bytes | bytearray], offset: int) -> None:
-        data = b"".join(parts)
-        assert offset % BLOCK_BYTES == len(data) % BLOCK_BYTES == 0
-        self.pwrite(data, offset)
 
     def datasync(self) -> None:
         self._disk.step("datasync", self._path)
@@ -108,6 +103,12 @@ class SimulatedFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class SimulatedWriter(SimulatedFile):
+    def pwrite(self, data: bytes | memoryview, offset: int) -> None:
+        assert offset % BLOCK_BYTES == len(data) % BLOCK_BYTES == 0
+        super().pwrite(data, offset)
 
 
 class SimulatedDisk:
@@ -194,8 +195,9 @@ class SimulatedDisk:
         self.look("open", path)
         return SimulatedFile(self, path, self._inode(path))
 
-    def open_writer(self, path: Path) -> SimulatedFile:
-        return self.open(path)
+    def open_writer(self, path: Path) -> "SimulatedWriter":
+        self.look("open_writer", path)
+        return SimulatedWriter(self, path, self._inode(path))
 
     def lock(self, path: Path) -> SimulatedFile | None:
         self.look("lock", path)

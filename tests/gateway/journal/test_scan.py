@@ -36,12 +36,11 @@ def segment(frames: list[tuple[int, int, int]], *, moved_to: int | None = None) 
     data[:BLOCK_BYTES] = data[-BLOCK_BYTES:] = block
     tag = bytes(16)
     for at, first, count in frames:
-        frame, sealed = cipher.seal(
-            FrameHeader(
-                Stream.VITALS, AES_256_GCM, EPOCH, 5, at, first, count, 3, tag, "boot-1", CLOCK
-            ),
-            b"abc",
+        frame = FrameHeader(
+            Stream.VITALS, AES_256_GCM, EPOCH, 5, at, first, count, 3, tag, "boot-1", CLOCK
         )
+        sealed = bytearray(BLOCK_BYTES)
+        cipher.seal(frame, b"abc", sealed)
         tag = frame_tag(frame, sealed)
         place = (moved_to or at) * BLOCK_BYTES
         data[place : place + BLOCK_BYTES] = sealed

@@ -182,7 +182,8 @@ def test_what_somebody_else_sealed_under_the_hubs_name_is_refused() -> None:
     assert frame_header
     genuine = unwrap_cipher(header, known, CLINIC)
     plaintext = genuine.open(frame_header, batch.frame.ljust(frame_header.size, b"\0"))
-    _, sealed = cipher.seal(frame_header, plaintext)
+    sealed = bytearray(frame_header.size)
+    cipher.seal(frame_header, plaintext, sealed)
     frame = bytes(sealed[: len(batch.frame)])
     unsigned = tuple(r for r in recipients(cipher, forger, SEALED) if r.suite)
     [signature] = [r for r in known if not r.suite]
