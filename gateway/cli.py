@@ -121,7 +121,7 @@ def uplink(arguments: argparse.Namespace) -> int:
 
 def receive(arguments: argparse.Namespace) -> int:
     """Receive from the broker, prove that nothing is missing, write JSON lines."""
-    from gateway.receiver.lines import LinesStore  # noqa: PLC0415
+    from gateway.receiver.open import open_store  # noqa: PLC0415
     from gateway.receiver.receive import Receiver  # noqa: PLC0415 - speaks to the network
 
     config = load_receiver(arguments.config)
@@ -132,12 +132,15 @@ def receive(arguments: argparse.Namespace) -> int:
         config.tenant,
         config.hubs,
         clock,
-        store=LinesStore(config.output_file, config.state_dir / "received.json", clock),
+        store=open_store(config, clock),
         client_id=f"wardlink-receiver-{config.tenant}-{config.id}",
         rng=random.SystemRandom(),
         name=config.id,
         sign=key.sign,
         clinic_key=ClinicKey.load(config.clinic_key_file) if config.clinic_key_file else None,
+        share=config.share,
+        grace_s=config.grace_s,
+        session_expiry_s=config.session_expiry_s,
     )
 
     async def until(stop: asyncio.Event) -> None:

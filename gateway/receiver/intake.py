@@ -18,7 +18,7 @@ from gateway.receiver.checks import (
     span_of,
 )
 from gateway.receiver.ledger import Cause, Gap, Key, Ledger, Taken
-from gateway.receiver.store import Line, RefusedError, Store, StoreError
+from gateway.receiver.store import Line, RefusedError, Store, StoreError, Totals
 from gateway.uplink.fields import Json
 from gateway.uplink.notice import Heartbeat, HubStatus
 from gateway.uplink.payload import Message, entry_fields
@@ -74,7 +74,7 @@ class Intake:
         self._epochs: dict[str, str] = {}
         self._touched: dict[str, None] = {}
         """In order: hubs that were heard since their last receipt."""
-        self._totals = store.totals()
+        self._totals = Totals()
 
     def report(self) -> Report:
         """Counts, as of the last transaction."""
@@ -106,9 +106,8 @@ class Intake:
     def _settle(self, checked: Sequence[Checked]) -> list[Line]:
         keys = {key for item in checked for key in item.keys}
         hubs = {item.hub for item in checked if item.hub is not None}
-        ledger, now_ns = self._store.begin(keys, hubs)
-        work = _Work(ledger, now_ns)
         try:
+            work = _Work(*self._store.begin(keys, hubs))
             for item in checked:
                 self._one(work, item)
             self._store.commit(work.lines)
@@ -129,8 +128,8 @@ class Intake:
         keys = self._store.due(self._grace_ns)
         lines: list[Line] = []
         if keys:
-            ledger, now_ns = self._store.begin(keys, ())
             try:
+                ledger, now_ns = self._store.begin(keys, ())
                 lines = self._gaps(ledger.due(now_ns, self._grace_ns))
                 self._store.commit(lines)
             except BaseException:

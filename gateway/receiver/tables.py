@@ -1,0 +1,256 @@
+"""The database of a receiver: its tables, and which rows a line becomes. Pure; docs/database.md is written for its reader.
+
+Every table's key is the identity of what it holds, so whatever happens a repeat cannot be stored twice.
+"""
+
+import base64
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from math import isfinite
+
+from gateway.receiver.store import Line
+from gateway.uplink.fields import Json, dumps
+
+SCHEMA_VERSION = 1
+
+
+class Type(StrEnum):
+    """What a column holds; each dialect has its own word for it."""
+
+    TEXT = "text"
+    INTEGER = "integer"
+    """64 bits."""
+    REAL = "real"
+    """64-bit floating point."""
+    TIME = "time"
+    """UTC, with microseconds."""
+    JSON = "json"
+    BYTES = "bytes"
+    NUMBER = "number"
+    """Counted by the database."""
+
+
+T, N, R, W, J, B = Type.TEXT, Type.INTEGER, Type.REAL, Type.TIME, Type.JSON, Type.BYTES
+
+Value = str | int | float | bytes | None
+Row = dict[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table. `key` is its primary key; `indexes` are a column and the rows that it covers."""
+
+    name: str
+    key: tuple[str, ...]
+    columns: Mapping[str, Type]
+    indexes: tuple[tuple[str, str], ...] = ()
+
+
+_STREAM: dict[str, Type] = {"hub": T, "stream": T, "epoch": T}
+_NUMBER: dict[str, Type] = {
+    "code": N,
+    "name": T,
+    "value": T,
+    "value_numeric": R,
+    "special": T,
+    "unit": T,
+    "unit_code": N,
+}
+
+ENTRIES = Table(
+    "entries",
+    ("hub", "stream", "epoch", "sequence"),
+    {
+        **_STREAM,
+        "sequence": N,
+        "device": T,
+        "subject": T,
+        "boot_id": T,
+        "boottime_ns": N,
+        "time": W,
+        "clock": T,
+        "type": T,
+        "shape": T,
+        **_NUMBER,
+        "validity": T,
+        "mode": T,
+        "origin": T,
+        "kind": T,
+        "reason": T,
+        "raw_sequence": N,
+        "raw_index": N,
+        "revision": N,
+        "samples": B,
+        "sample_width": N,
+        "period_ns": N,
+        "sample_scale": R,
+        "sample_offset": R,
+        "received_at": W,
+        "record": J,
+    },
+)
+PARTS = Table(
+    "parts",
+    ("hub", "stream", "epoch", "sequence", "part"),
+    {**_STREAM, "sequence": N, "part": N, **_NUMBER},
+)
+GAPS = Table(
+    "gaps",
+    ("hub", "stream", "epoch", "first_sequence", "last_sequence", "cause"),
+    {
+        **_STREAM,
+        "first_sequence": N,
+        "last_sequence": N,
+        "cause": T,
+        "named_at": W,
+        "closed_at": W,
+    },
+)
+REJECTED = Table(
+    "rejected",
+    ("digest", "reason"),
+    {"digest": T, "reason": T, "text": T, "topic": T, "payload": B, "received_at": W},
+)
+HEARTBEATS = Table(
+    "heartbeats",
+    ("hub", "boot_id", "boottime_ns"),
+    {
+        "hub": T,
+        "boot_id": T,
+        "boottime_ns": N,
+        "epoch": T,
+        "time": W,
+        "clock": T,
+        "received_at": W,
+        "streams": J,
+    },
+)
+STATUSES = Table(
+    "statuses",
+    ("number",),
+    {"number": Type.NUMBER, "hub": T, "state": T, "version": T, "epoch": T, "received_at": W},
+)
+TRACKS = Table(
+    "tracks",
+    ("hub", "stream", "epoch"),
+    {**_STREAM, "high": N, "missing": N, "open_gaps": N, "unnamed_since": N, "state": J},
+    (("missing", "missing > 0"), ("unnamed_since", "unnamed_since IS NOT NULL")),
+)
+HUBS = Table(
+    "hubs",
+    ("hub",),
+    {"hub": T, "boot_id": T, "boottime_ns": N, "state": T, "version": T, "epoch": T},
+)
+SCHEMA = Table("wardlink_schema", ("version",), {"version": N})
+
+TABLES = (SCHEMA, ENTRIES, PARTS, GAPS, REJECTED, HEARTBEATS, STATUSES, TRACKS, HUBS)
+
+
+# --- From lines to rows ------------------------------------------------------------------------------------
+
+
+def text(value: Json) -> Value:
+    """Text that any database takes: what is no character there becomes U+FFFD. The record has it as it was sent."""
+    if value is None:
+        return None
+    shown = str(value).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return shown.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def integer(value: Json) -> Value:
+    """A 64-bit integer; null where it is none. The record has it as it was sent."""
+    return value if isinstance(value, int) and -(2**63) <= value < 2**63 else None
+
+
+def _real(value: Json) -> Value:
+    """The nearest 64-bit number; null where there is none near."""
+    if value is None or isinstance(value, str | bool | list | tuple | Mapping):
+        return None
+    number = float(value)
+    return number if isfinite(number) else None
+
+
+def _bytes(value: Json) -> Value:
+    return None if value is None else base64.b64decode(str(value))
+
+
+def _json(value: Json) -> Value:
+    return dumps(value)
+
+
+def _digits(value: Json) -> Value:
+    """A number with the digits that it was sent with."""
+    return None if value is None else dumps(value)
+
+
+READ: Mapping[Type, Callable[[Json], Value]] = {
+    Type.TEXT: text,
+    Type.INTEGER: integer,
+    Type.REAL: _real,
+    Type.TIME: text,
+    Type.JSON: _json,
+    Type.BYTES: _bytes,
+}
+ELSEWHERE: Mapping[str, str] = {
+    "value_numeric": "value",
+    "sample_width": "width",
+    "sample_scale": "scale",
+    "sample_offset": "offset",
+}
+"""Columns whose name differs from the field's."""
+
+
+def _row(table: Table, *sources: Mapping[str, Json]) -> Row:
+    """Every column from the first source that has a field of its name."""
+    fields: dict[str, Json] = {}
+    for source in reversed(sources):
+        fields |= source
+    row: Row = {}
+    for column, kind in table.columns.items():
+        if kind is not Type.NUMBER:
+            value = fields.get(ELSEWHERE.get(column, column))
+            row[column] = _digits(value) if column == "value" else READ[kind](value)
+    return row
+
+
+def _entry(line: Line) -> Iterator[tuple[Table, Row]]:
+    record = line["record"]
+    if not isinstance(record, Mapping):
+        raise TypeError(f"record: got {type(record).__name__}, expected a mapping")
+    # The samples have a column of their own; twice would be half of the database.
+    kept = {key: value for key, value in record.items() if key != "samples"}
+    yield ENTRIES, _row(ENTRIES, {**line, "type": record["type"], "record": kept}, record)
+    parts = record.get("parts")
+    for number, part in enumerate(parts if isinstance(parts, list | tuple) else ()):
+        if isinstance(part, Mapping):
+            yield PARTS, _row(PARTS, {**line, "part": number}, part)
+
+
+def _gap(line: Line) -> Iterator[tuple[Table, Row]]:
+    at = {"first_sequence": line["first"], "last_sequence": line["last"]}
+    yield GAPS, _row(GAPS, {**line, **at, "named_at": line["received_at"]})
+
+
+def _rejected(line: Line) -> Iterator[tuple[Table, Row]]:
+    said = str(line["topic"]).encode("utf-8", "replace") + b"\0" + str(line["payload"]).encode()
+    yield REJECTED, _row(REJECTED, {**line, "digest": hashlib.sha256(said).hexdigest()})
+
+
+def _heartbeat(line: Line) -> Iterator[tuple[Table, Row]]:
+    yield HEARTBEATS, _row(HEARTBEATS, line)
+
+
+def _status(line: Line) -> Iterator[tuple[Table, Row]]:
+    yield STATUSES, _row(STATUSES, line)
+
+
+ROWS: Mapping[str, Callable[[Line], Iterator[tuple[Table, Row]]]] = {
+    "entry": _entry,
+    "gap": _gap,
+    "rejected": _rejected,
+    "heartbeat": _heartbeat,
+    "status": _status,
+}
+"""By a line's type. `gap_closed` makes no row: it changes one."""
