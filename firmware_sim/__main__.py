@@ -1,14 +1,15 @@
-"""`python -m firmware_sim demo`: the whole way on this machine, with its proof."""
+"""`python -m firmware_sim`: the demo of the whole way, and the fleet."""
 
 import argparse
 import sys
 from pathlib import Path
 
 from firmware_sim.demo.world import Options, main
+from firmware_sim.fleet import options as fleet
 
 
-def options(argv: list[str]) -> Options:
-    """The command line."""
+def command_line() -> argparse.ArgumentParser:
+    """What can be asked for; `main` of the result does it."""
     parser = argparse.ArgumentParser(
         prog="python -m firmware_sim",
         description="Simulated devices, a broker, the hub and the receiver on this machine; ends with a proof.",
@@ -46,7 +47,13 @@ def options(argv: list[str]) -> Options:
     demo.add_argument(
         "--keep", type=Path, metavar="DIR", help="leave configuration, logs and lines here"
     )
-    read = parser.parse_args(argv)
+    demo.set_defaults(main=lambda read: main(options(read)))
+    fleet.add(commands)
+    return parser
+
+
+def options(read: argparse.Namespace) -> Options:
+    """Of the demo."""
     return Options(
         seconds=read.seconds,
         record=read.record,
@@ -60,4 +67,5 @@ def options(argv: list[str]) -> Options:
 
 
 if __name__ == "__main__":
-    sys.exit(main(options(sys.argv[1:])))
+    arguments = command_line().parse_args()
+    sys.exit(arguments.main(arguments))

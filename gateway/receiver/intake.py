@@ -138,12 +138,12 @@ class Intake:
         self._totals = self._store.totals()
         return lines
 
-    def receipts(self, receiver: str, most: int) -> list[Receipt]:
-        """What is to be said to the hubs that were heard, longest waiting first. Raises StoreError.
+    def receipts(self, receiver: str) -> list[Receipt]:
+        """What is to be said to the hubs that were heard since, longest waiting first. Raises StoreError.
 
         Call it when the lines are on the disk: on this word a hub forgets.
         """
-        hubs = list(self._touched)[:most]
+        hubs = list(self._touched)
         receipts = [
             Receipt(hub, receiver, self._epochs[hub], self._store.held(hub, self._epochs[hub]))
             for hub in hubs

@@ -4,6 +4,7 @@ For each (hub, stream, epoch) a high-water mark and the holes below it. That is 
 name every gap, in memory that does not grow with what was received.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -117,6 +118,8 @@ class Ledger:
 
     def __init__(self) -> None:
         self.tracks: dict[Key, Track] = {}
+        """To be read; `put` changes it."""
+        self._epochs: dict[tuple[str, Stream], deque[str]] = {}
         self.beats: dict[str, tuple[str, int]] = {}
         """Boot and boottime of each hub's last heartbeat."""
         self.statuses: dict[str, HubStatus] = {}
@@ -126,11 +129,18 @@ class Ledger:
         """The track of a key; a new one where there is none."""
         track = self.tracks.get(key)
         if track is None:
-            same = [k for k in self.tracks if k.hub == key.hub and k.stream is key.stream]
-            if len(same) >= MAX_EPOCHS:
-                del self.tracks[same[0]]
-            track = self.tracks[key] = Track()
+            track = Track()
+            self.put(key, track)
         return track
+
+    def put(self, key: Key, track: Track) -> None:
+        """Sets the track of a key."""
+        if key not in self.tracks:
+            epochs = self._epochs.setdefault((key.hub, key.stream), deque())
+            if len(epochs) >= MAX_EPOCHS:
+                del self.tracks[Key(key.hub, key.stream, epochs.popleft())]
+            epochs.append(key.epoch)
+        self.tracks[key] = track
 
     def receive(self, key: Key, span: Span, now_ns: int) -> Taken:
         """Entries came. Each number of `new` is returned once in the life of the ledger."""
@@ -202,10 +212,11 @@ class Ledger:
 
     def held(self, hub: str, epoch: str) -> dict[Stream, Held]:
         """What came of each stream of one journal, for its receipt."""
+        found = ((stream, self.tracks.get(Key(hub, stream, epoch))) for stream in Stream)
         return {
-            key.stream: Held(track.high, tuple((h.span.first, h.span.last) for h in track.holes))
-            for key, track in self.tracks.items()
-            if (key.hub, key.epoch) == (hub, epoch)
+            stream: Held(track.high, tuple((h.span.first, h.span.last) for h in track.holes))
+            for stream, track in found
+            if track is not None
         }
 
     def missing(self) -> int:

@@ -163,7 +163,7 @@ def load(path: Path, lines: Lines, now_ns: int) -> Ledger:
             ledger.is_new_beat(item.text("hub"), item.text("boot_id"), item.integer("boottime_ns"))
         for item in state.objects("tracks"):
             # The grace begins anew: what fills a hole may have waited at the broker all the while.
-            ledger.tracks[read_key(item)] = read_track(item, now_ns)
+            ledger.put(read_key(item), read_track(item, now_ns))
     # A line that the disk damaged counts as not received, so the ledger will name its entry as a gap.
     for line in lines.read(offset):
         with contextlib.suppress(PayloadError):

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import random
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -35,23 +36,29 @@ TRANSACTION_BYTES = 4 * 1024 * 1024
 """Of payloads, at most one message more: what a transaction holds in memory."""
 GRACE_S = 5.0
 STORE_TIMING = Timing(backoff_first=0.1, backoff_most=5.0)
-INBOX = 1024
-"""Receive Maximum bounds QoS 1; this bounds whatever else a broker might send."""
+INBOX_BYTES = 256 * 1024 * 1024
+"""Of payloads, not stored yet. It bounds what a broker sends against Receive Maximum: mosquitto 2.0.11 sends all that it
+has queued, for it takes each PUBACK as leave for twenty messages more. A connection ended for that would get them all anew."""
 
 
 class _Inbox:
     """What one connection delivered and nobody has taken yet."""
 
     def __init__(self) -> None:
-        self._messages: asyncio.Queue[Incoming] = asyncio.Queue(INBOX)
+        self._messages: asyncio.Queue[Incoming] = asyncio.Queue()
+        self._bytes = 0
         self._lost = asyncio.Event()
         self._error: UplinkError | None = None
+        self.receipts: deque[Receipt] = deque()
+        """Still to be given, one of a hub at most."""
         self.unanswered = 0
         """Receipts on their way to the broker."""
+        self._answered = asyncio.Event()
 
     def answered(self, _message_id: int, refusal: str | None) -> None:
         """The broker has a receipt, or will not have it: the next one says the same and more."""
         self.unanswered -= 1
+        self._answered.set()
         if refusal is not None:
             log.warning("receiver: receipt refused: %s", refusal)
 
@@ -62,26 +69,34 @@ class _Inbox:
 
     def arrived(self, message: Incoming) -> None:
         """A message came."""
-        try:
-            self._messages.put_nowait(message)
-        except asyncio.QueueFull:
-            text = f"got more than {INBOX} messages unacknowledged, expected {RECEIVE_MAXIMUM}"
+        self._bytes += len(message.payload)
+        self._messages.put_nowait(message)
+        if self._bytes > INBOX_BYTES:
+            text = (
+                f"got {self._messages.qsize()} messages of {self._bytes} bytes unacknowledged,"
+                f" expected at most {RECEIVE_MAXIMUM} messages"
+            )
             self.lost(UplinkError(Reason.PROTOCOL, text))
 
     async def take(self, limit_s: float | None) -> list[Incoming]:
-        """All that waits, as far as one transaction takes it; nothing after `limit_s`. Raises UplinkError when lost."""
+        """All that waits, as far as one transaction takes it; nothing after `limit_s`, or where a receipt can go on.
+
+        Raises UplinkError when lost.
+        """
+        self._answered.clear()
         if self._messages.empty() and not self._lost.is_set():
             get = asyncio.ensure_future(self._messages.get())
             lost = asyncio.ensure_future(self._lost.wait())
+            waits = {get, lost}
+            if self.receipts:
+                waits.add(asyncio.ensure_future(self._answered.wait()))
             try:
-                await asyncio.wait(
-                    {get, lost}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED
-                )
+                await asyncio.wait(waits, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
                 if get.done():
                     return self._more(get.result())
             finally:
-                get.cancel()
-                lost.cancel()
+                for wait in waits:
+                    wait.cancel()
         if self._error is not None:
             raise self._error
         return [] if self._messages.empty() else self._more(self._messages.get_nowait())
@@ -91,6 +106,7 @@ class _Inbox:
         while size < TRANSACTION_BYTES and not self._messages.empty():
             taken.append(self._messages.get_nowait())
             size += len(taken[-1].payload)
+        self._bytes -= size
         return taken
 
 
@@ -184,7 +200,7 @@ class Receiver:
         log.info("receiver: connected")
         try:
             while True:
-                messages = await inbox.take(self._patience_s())
+                messages = await inbox.take(self._patience_s(inbox))
                 if messages:
                     await self._take(messages)
                     for message in messages:
@@ -238,17 +254,17 @@ class Receiver:
             self._in_trouble(error)
 
     async def _give_receipts(self, wire: PahoWire, inbox: _Inbox) -> None:
-        """Only for what is on the disk, since on this word a hub forgets; once in `SYNC_S`, as far as the broker takes them."""
-        if self._store.unsynced or not self._owes or self._until_s(self._given_ns):
-            return
-        self._given_ns = self._clock.boottime_ns()
-        room = wire.limits.receive_maximum - inbox.unanswered
-        try:
-            receipts = await self._do(self._intake.receipts, self._name, room)
-        except StoreError as error:
-            self._in_trouble(error)
-            return
-        for receipt in receipts:
+        """For all that is on the disk at this moment, since on this word a hub forgets; then as the broker takes them."""
+        is_time = self._owes and not self._until_s(self._given_ns)
+        if is_time and not inbox.receipts and not self._store.unsynced:
+            self._given_ns = self._clock.boottime_ns()
+            try:
+                inbox.receipts.extend(await self._do(self._intake.receipts, self._name))
+            except StoreError as error:
+                self._in_trouble(error)
+                return
+        while inbox.receipts and inbox.unanswered < wire.limits.receive_maximum:
+            receipt = inbox.receipts.popleft()
             topic = Receipt.topic(self._tenant, receipt.hub, self._name)
             wire.publish(Outgoing(topic, receipt.encode()))
             inbox.unanswered += 1
@@ -270,7 +286,7 @@ class Receiver:
         """Between two looks for gaps: so one is named at most half a grace late."""
         return self._grace_s / 2
 
-    def _patience_s(self) -> float:
+    def _patience_s(self, inbox: _Inbox) -> float:
         """Until something is due, if no message comes."""
         waits = [
             max(
@@ -281,7 +297,7 @@ class Receiver:
         if self._store.unsynced:
             # Receipts are given only after that.
             waits.append(self._until_s(self._saved_ns))
-        elif self._owes:
+        elif self._owes and not inbox.receipts:
             waits.append(self._until_s(self._given_ns))
         return min(waits)
 

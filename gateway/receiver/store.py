@@ -106,7 +106,7 @@ class SoleStore:
         ledger, work = self.ledger, Ledger()
         for key in keys:
             if key in ledger.tracks:
-                work.tracks[key] = deepcopy(ledger.tracks[key])
+                work.put(key, deepcopy(ledger.tracks[key]))
         for hub in hubs:
             if hub in ledger.beats:
                 work.beats[hub] = ledger.beats[hub]
@@ -120,8 +120,7 @@ class SoleStore:
         if lines:
             self.write(lines)
         for key, track in self._work.tracks.items():
-            self.ledger.track(key)  # a new one may push out the oldest of too many
-            self.ledger.tracks[key] = track
+            self.ledger.put(key, track)  # a new one may push out the oldest of too many
         self.ledger.beats |= self._work.beats
         self.ledger.statuses |= self._work.statuses
         self._work = Ledger()

@@ -13,6 +13,8 @@ import pytest
 
 from gateway.config.broker import Broker
 from gateway.journal.entry import Stream
+from gateway.receiver import receive
+from gateway.uplink.wire import Incoming, UplinkError
 from tests.gateway.uplink.bench import (
     MemoryJournal,
     entries_of,
@@ -186,3 +188,23 @@ def test_a_receiver_that_is_killed_writes_each_entry_once(tmp_path: Path) -> Non
     assert sorted(got[Stream.VITALS]) == list(range(1, 2001))
     assert sorted(got[Stream.ALARM]) == list(range(1, 11))
     assert [line for line in lines if line["type"] == "gap"] == []
+
+
+def test_a_broker_that_sends_more_than_it_may_is_borne_up_to_a_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Mosquitto 2.0.11 does; a connection that ended for it would only get all of it again."""
+
+    async def main() -> None:
+        inbox = receive._Inbox()
+        for number in range(5000):
+            inbox.arrived(Incoming(number + 1, "t", bytes(1000), retain=False))
+        taken = [message for _ in range(2) for message in await inbox.take(0)]
+        assert [message.message_id for message in taken] == list(range(1, 5001))
+        monkeypatch.setattr(receive, "INBOX_BYTES", 10_000)
+        for _ in range(11):
+            inbox.arrived(Incoming(1, "t", bytes(1000), retain=False))
+        with pytest.raises(UplinkError, match="11 messages of 11000 bytes"):
+            await inbox.take(0)
+
+    asyncio.run(main())

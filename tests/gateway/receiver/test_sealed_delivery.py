@@ -146,7 +146,7 @@ def test_without_the_right_key_nothing_is_taken_and_nothing_is_lost(tmp_path: Pa
         (line,) = take(taker, message)
         assert line["reason"] == "no_key"
         assert base64.b64decode(line["payload"]) == message.payload
-        assert taker.receipts("r", 10) == []
+        assert taker.receipts("r") == []
     assert [line["type"] for line in take(intake(CLINIC, ledger), message)] == ["entry"]
 
 
@@ -169,7 +169,7 @@ def test_a_frame_changed_on_the_disk_is_named_once_and_for_good(tmp_path: Path) 
     assert [line["type"] for line in lines] == ["entry", "entry", "rejected", "gap"]
     assert (lines[2]["reason"], lines[3]["cause"]) == ("unreadable", "unreadable")
     assert (lines[3]["first"], lines[3]["last"]) == (3, 3)
-    [receipt] = taker.receipts("r", 10)
+    [receipt] = taker.receipts("r")
     assert receipt.streams[Stream.VITALS].high == 3
     # A receiver that was killed right then knows it from its lines.
     again = load(tmp_path / "none", lines_file, 0)
