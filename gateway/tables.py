@@ -100,6 +100,21 @@ def some_of(choices: type[StrEnum]) -> Kind:
     return Kind(f"a list of {member.expected.removeprefix('one of ')}", parse, rules)
 
 
+def list_of(kind: Kind) -> Kind:
+    """A list of values of one kind, each once; it may be empty."""
+
+    def parse(value: object) -> tuple[object, ...]:
+        if not isinstance(value, list):
+            raise ValueError  # noqa: TRY004 - one kind of error for every wrong value
+        found = tuple(kind.parse(item) for item in value)
+        if len(set(found)) < len(found):
+            raise ValueError
+        return found
+
+    rules = {"type": "array", "items": kind.schema, "uniqueItems": True}
+    return Kind(f"a list, each once, of {kind.expected}", parse, rules)
+
+
 def path(folder: Path) -> Kind:
     """A path; a relative one starts at the folder of the configuration file."""
 

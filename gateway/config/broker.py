@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from gateway.config.kinds import HOST, build
-from gateway.tables import Key, Reader, file, integer, one_of
+from gateway.tables import Key, Reader, file, integer, list_of, one_of
 
 
 class Protocol(StrEnum):
@@ -28,7 +28,7 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """Where to deliver. Without `tls` the host must be loopback."""
+    """Where to deliver. Without `tls` each host must be loopback. `other_hosts`: more nodes of the same broker."""
 
     host: str
     port: int
@@ -36,6 +36,7 @@ class Broker:
     protocol: Protocol = Protocol.V5
     keepalive_s: int = 30
     window_bytes: int = 131_072
+    other_hosts: tuple[str, ...] = ()
 
 
 def tls_keys(folder: Path) -> tuple[Key, ...]:
@@ -54,6 +55,12 @@ def tls_keys(folder: Path) -> tuple[Key, ...]:
 
 BROKER_KEYS = (
     Key("host", HOST, "the MQTT broker", required=True),
+    Key(
+        "other_hosts",
+        list_of(HOST),
+        "more nodes of the same broker, at the same port: after a failure the next one is tried",
+        (),
+    ),
     Key("port", integer(1, 65535), "its port; 8883 with TLS", 8883),
     Key(
         "protocol",
@@ -78,6 +85,10 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def _hosts(found: object) -> tuple[object, ...]:
+    return found if isinstance(found, tuple) else ()
+
+
 def read_broker(reader: Reader, root: Mapping[str, object], folder: Path) -> Broker | None:
     """[broker], of a hub or of a receiver."""
     table = reader.table(root.get("broker"), "broker")
@@ -88,10 +99,12 @@ def read_broker(reader: Reader, root: Mapping[str, object], folder: Path) -> Bro
     tls = None
     if tls_table is not None:
         tls = build(Tls, reader, reader.values(tls_table, "broker.tls", tls_keys(folder)))
-    elif isinstance(values["host"], str) and not _is_loopback(values["host"]):
-        reader.fault(
-            "broker.tls",
-            "nothing",
-            f"a table: {values['host']} is not this machine, so only TLS will do",
-        )
+    hosts = [values["host"], *_hosts(values["other_hosts"])]
+    for host in hosts if tls_table is None else ():
+        if isinstance(host, str) and not _is_loopback(host):
+            expected = f"a table: {host} is not this machine, so only TLS will do"
+            reader.fault("broker.tls", "nothing", expected)
+            break
+    if len(set(hosts)) < len(hosts):
+        reader.fault("broker.other_hosts", f"{values['host']} again", "nodes beside broker.host")
     return build(Broker, reader, {**values, "tls": tls})

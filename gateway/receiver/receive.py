@@ -19,6 +19,7 @@ from gateway.journal.readers import Opener
 from gateway.receiver.checks import Checker
 from gateway.receiver.intake import Intake, Report
 from gateway.receiver.store import Store, StoreError
+from gateway.uplink.nodes import nodes_in_turn
 from gateway.uplink.paho_wire import PahoWire
 from gateway.uplink.patience import NS_PER_S, Backoff, Timing
 from gateway.uplink.receipt import Receipt
@@ -144,7 +145,7 @@ class Receiver:
         Raises:
             ValueError: a verify key is not one.
         """
-        self._broker = broker
+        self._nodes = nodes_in_turn(broker, rng)
         self._clock = clock
         self._tenant = tenant
         self._name = name
@@ -194,7 +195,7 @@ class Receiver:
 
     async def _connection(self) -> None:
         inbox = _Inbox()
-        wire = await PahoWire.connect(self._broker, self._session, inbox)
+        wire = await PahoWire.connect(next(self._nodes), self._session, inbox)
         self.is_connected = True
         self._connected_ns = self._clock.boottime_ns()
         log.info("receiver: connected")

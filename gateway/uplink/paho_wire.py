@@ -8,6 +8,7 @@ event loop and do nothing else.
 
 import asyncio
 import contextlib
+import random
 import socket
 import ssl
 import threading
@@ -23,6 +24,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from gateway.config.broker import Broker, Protocol
 from gateway.uplink.dial import NO_WAY, Dialler
+from gateway.uplink.nodes import nodes_in_turn
 from gateway.uplink.signature import signed
 from gateway.uplink.tls import is_loopback, tls_context
 from gateway.uplink.wire import (
@@ -376,12 +378,15 @@ def hub_wires(
 ) -> WireFactory:
     """What an uplink connects with: each call is a fresh client with a clean session that signs what it sends.
 
+    It goes to the next node of the broker, where it has several.
+
     Args:
         receipts: the topic filter of its receipts; None when it waits for none.
     """
+    nodes = nodes_in_turn(broker, random.SystemRandom())
 
     async def connect(listener: Listener, will: Outgoing) -> PahoWire:
         session = Session(client_id, sign, will, subscribe=receipts)
-        return await PahoWire.connect(broker, session, listener)
+        return await PahoWire.connect(next(nodes), session, listener)
 
     return connect

@@ -116,6 +116,23 @@ def test_loopback_needs_no_tls(tmp_path: Path, host: str) -> None:
     assert check(tmp_path, GOOD.replace("localhost", host)).broker.tls is None
 
 
+def test_each_node_of_a_broker_needs_tls_unless_it_is_this_machine(tmp_path: Path) -> None:
+    def with_hosts(hosts: str) -> str:
+        return GOOD.replace('host = "localhost"', f'host = "localhost"\nother_hosts = {hosts}')
+
+    assert check(tmp_path, with_hosts('["127.0.0.2", "::1"]')).broker.other_hosts == (
+        "127.0.0.2",
+        "::1",
+    )
+    assert check(tmp_path, GOOD).broker.other_hosts == ()
+    assert faults(tmp_path, with_hosts('["127.0.0.2", "b.example.org"]')) == {
+        "broker.tls": "nothing | a table: b.example.org is not this machine, so only TLS will do"
+    }
+    assert set(faults(tmp_path, with_hosts('["localhost"]'))) == {"broker.other_hosts"}
+    for wrong in ('["127.0.0.2", "127.0.0.2"]', '"127.0.0.2"', "[7]"):
+        assert set(faults(tmp_path, with_hosts(wrong))) == {"broker.other_hosts"}
+
+
 def test_tls_files_must_be_there(tmp_path: Path) -> None:
     text = (
         GOOD + '[broker.tls]\nca_file = "ca.pem"\ncertificate_file = "c.pem"\nkey_file = "k.pem"\n'
