@@ -107,6 +107,7 @@ class Deliver:
             receipts=Receipts(hub, self._reader.epoch, VerifyKeys(config.delivery.receivers))
             if by_receiver
             else None,
+            delivery=config.delivery,
         )
 
     async def _watch(self) -> None:

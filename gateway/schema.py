@@ -6,7 +6,7 @@ from pathlib import Path
 from drivers.contract import Driver
 from gateway.config.broker import BROKER_KEYS, tls_keys
 from gateway.config.commands import OPERATOR_KEYS
-from gateway.config.delivery import DELIVERY_KEYS
+from gateway.config.delivery import DELIVERY_KEYS, PAYLOAD_KEYS
 from gateway.config.device import device_keys
 from gateway.config.hub import hub_keys
 from gateway.config.journal import journal_keys
@@ -44,7 +44,9 @@ def hub_schema(drivers: Mapping[str, Driver]) -> dict[str, object]:
         {
             "hub": schema_of(hub_keys(here)),
             "broker": _broker_schema(),
-            "delivery": schema_of(DELIVERY_KEYS, {"receivers": receivers}),
+            "delivery": schema_of(
+                DELIVERY_KEYS, {"receivers": receivers, "payloads": schema_of(PAYLOAD_KEYS)}
+            ),
             "journal": schema_of(journal_keys(here)),
             "commands": schema_of((), {"operators": operators}),
             "device": {"type": "array", "items": {"oneOf": devices}},

@@ -173,7 +173,8 @@ def _real(value: Json) -> Value:
 
 
 def _bytes(value: Json) -> Value:
-    return None if value is None else base64.b64decode(str(value))
+    """Of a record as they are, of a rejected message in base64."""
+    return value if value is None or isinstance(value, bytes) else base64.b64decode(str(value))
 
 
 def _json(value: Json) -> Value:

@@ -199,7 +199,7 @@ def _asked(kind: str, fields: Fields) -> tuple[Asked | Refusal, str]:
         return Refusal.OUT_OF_RANGE, str(error)
     _, arguments = described(asked)
     shown = {key: value for key, value in arguments.items() if not key.endswith("_ns")}
-    return asked, " ".join(f"{key} {value}" for key, value in shown.items())
+    return asked, " ".join(f"{key} {value!s}" for key, value in shown.items())
 
 
 def _minutes(fields: Fields) -> int:

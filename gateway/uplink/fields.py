@@ -1,4 +1,4 @@
-"""JSON with exact numbers, and total reading of what a stranger sent. No record and no I/O lives here.
+"""The fields of a message: JSON with exact numbers, and total reading of what a stranger sent. No I/O lives here.
 
 The standard library's JSON writer turns a Decimal into a float, which loses the device's digits (2.0 becomes 2).
 This writer puts them down verbatim; the reader keeps every number a Decimal.
@@ -22,6 +22,7 @@ Json = (
     | int
     | float
     | Decimal
+    | bytes
     | None
 )
 _Choice = TypeVar("_Choice", bound=StrEnum)
@@ -43,6 +44,12 @@ class PayloadError(ValueError):
         self.expected = expected
 
 
+class Hex(bytes):
+    """Bytes that JSON shows in hexadecimal digits; all others it shows in base64."""
+
+    __slots__ = ()
+
+
 def dumps(value: Json) -> str:
     """Compact ASCII JSON. Decimals keep their digits; a float that is no number becomes null."""
     match value:
@@ -54,6 +61,10 @@ def dumps(value: Json) -> str:
             return repr(value) if isfinite(value) else "null"
         case int():
             return int.__repr__(value)
+        case Hex():
+            return f'"{value.hex()}"'
+        case bytes():
+            return f'"{base64.b64encode(value).decode("ascii")}"'
         case list() | tuple():
             return "[" + ",".join(dumps(item) for item in value) + "]"
         case _:
@@ -81,7 +92,7 @@ def _no_constant(name: str) -> None:
 
 
 class Fields:
-    """A JSON object that is read field by field; every method raises PayloadError where the field is wrong."""
+    """A JSON object, or a CBOR map of the same fields, that is read field by field; every method raises PayloadError where the field is wrong."""
 
     def __init__(self, value: object, path: str) -> None:
         if not isinstance(value, dict):
@@ -120,16 +131,22 @@ class Fields:
 
     def decimal(self, key: str) -> Decimal:
         """A number with the digits it was written with."""
-        value = self._value.get(key)
-        if not isinstance(value, Decimal):
-            raise self._wrong(key, "a number")
-        return value
+        match self._value.get(key):
+            case Decimal() as value:
+                return value
+            case bool():
+                pass
+            case int() as value:
+                return Decimal(value)
+            case float() as value if isfinite(value):
+                return Decimal(repr(value))
+        raise self._wrong(key, "a number")
 
     def integer(self, key: str, least: int = -INTEGER_LIMIT) -> int:
         """A whole number written without point or exponent."""
-        value = self._value.get(key)
+        value = self.decimal(key)
         expected = f"a whole number from {least}" if least > -INTEGER_LIMIT else "a whole number"
-        if not isinstance(value, Decimal) or value.as_tuple().exponent != 0:
+        if value.as_tuple().exponent != 0:
             raise self._wrong(key, expected)
         if not least <= value <= INTEGER_LIMIT:
             raise PayloadError(f"{self._path}.{key}", str(value)[:SHOWN], expected)
@@ -157,14 +174,18 @@ class Fields:
             raise PayloadError(f"{self._path}.{key}", str(value), expected) from None
 
     def base64(self, key: str) -> bytes:
-        """Bytes in base64."""
+        """Bytes, which JSON has in base64."""
+        if isinstance(raw := self._value.get(key), bytes):
+            return raw
         try:
             return base64.b64decode(self.text(key), validate=True)
         except (binascii.Error, ValueError):
             raise self._wrong(key, "base64") from None
 
     def hex(self, key: str) -> bytes:
-        """Bytes in hexadecimal."""
+        """Bytes, which JSON has in hexadecimal."""
+        if isinstance(raw := self._value.get(key), bytes):
+            return raw
         try:
             return bytes.fromhex(self.text(key))
         except ValueError:

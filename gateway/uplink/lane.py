@@ -5,12 +5,13 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Protocol
 
+from gateway.config.delivery import Payload
 from gateway.journal.entry import Batch, SealedBatch, Stream
 from gateway.uplink.outbound import Flight, Outbound
-from gateway.uplink.payload import MAX_PAYLOAD_BYTES, Slice, slices
 from gateway.uplink.receipt import Held
 from gateway.uplink.release import Release
 from gateway.uplink.sealed import sealed_slice
+from gateway.uplink.slices import MAX_PAYLOAD_BYTES, Slice, slices
 from gateway.uplink.status import StreamStatus
 
 UNRECEIPTED_MOST = 16_384
@@ -55,9 +56,17 @@ class Lane:
         held_until_ns: a refused stream rests until then; None when it does not rest.
     """
 
-    def __init__(self, source: Source, stream: Stream, *, by_receipt: bool) -> None:
+    def __init__(
+        self,
+        source: Source,
+        stream: Stream,
+        *,
+        by_receipt: bool,
+        payload: Payload = Payload.JSON,
+    ) -> None:
         """With `by_receipt` entries are given free on the receiver's word, otherwise on the broker's."""
         self._source = source
+        self._payload = payload
         self.stream = stream
         self.outbound = Outbound(source.acknowledged(stream))
         self._release = Release(self.outbound.cursor) if by_receipt else None
@@ -127,7 +136,7 @@ class Lane:
         if batch is None or self._release.mark >= sent:
             return None
         # One entry asks as well as many, and costs a metered link the least.
-        piece = next(_slices(batch, self._release.mark, self.high_water, limit_bytes=0))
+        piece = next(self._slices(batch, self._release.mark, limit_bytes=0))
         self._release.probed(piece.last, sent, now_ns)
         return piece
 
@@ -199,7 +208,13 @@ class Lane:
             # Evicted for want of room, with a gap record in the alarm stream: nothing is left to deliver.
             self.evicted += max(0, batch.first_sequence - 1 - max(after, self.released))
             self.outbound.skip(batch.first_sequence - 1)
-        self.prepared.extend(_slices(batch, self.outbound.sent, self.high_water, limit_bytes))
+        self.prepared.extend(self._slices(batch, self.outbound.sent, limit_bytes))
+
+    def _slices(self, batch: Batch, after: int, limit_bytes: int) -> Iterator[Slice]:
+        """What the hub can read goes out for everybody to read, what it cannot as it is."""
+        if isinstance(batch, SealedBatch):
+            return iter((sealed_slice(batch, after),))
+        return slices(batch, after, self.high_water, limit_bytes, self._payload)
 
     async def write_cursor(self, now_ns: int) -> None:
         """Makes the cursor durable."""
@@ -218,10 +233,3 @@ class Lane:
             refusals=self.refusals,
             refusal=self.refusal,
         )
-
-
-def _slices(batch: Batch, after: int, high_water: int, limit_bytes: int) -> Iterator[Slice]:
-    """What the hub can read goes out for everybody to read, what it cannot as it is."""
-    if isinstance(batch, SealedBatch):
-        return iter((sealed_slice(batch, after),))
-    return slices(batch, after, high_water, limit_bytes)

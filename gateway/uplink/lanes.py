@@ -1,9 +1,10 @@
 """All streams of one journal on their way out, in the order in which they are sent."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from gateway.clock import ClockReading
+from gateway.config.delivery import Payload
 from gateway.journal.entry import Stream
 from gateway.uplink.asks import Asks
 from gateway.uplink.lane import Lane, Source
@@ -11,8 +12,8 @@ from gateway.uplink.notice import Mark
 from gateway.uplink.order import Age, Policy
 from gateway.uplink.outbound import Flight
 from gateway.uplink.patience import Backoff
-from gateway.uplink.payload import Slice
 from gateway.uplink.receipt import Receipt
+from gateway.uplink.slices import Slice
 from gateway.uplink.status import StreamStatus
 
 log = logging.getLogger(__name__)
@@ -30,9 +31,13 @@ class Lanes:
         asks: Asks,
         *,
         by_receipt: bool,
+        payload_of: Callable[[Stream], Payload],
     ) -> None:
         """A durable cursor is written at most once in `cursor_ns`."""
-        self._lanes = {stream: Lane(source, stream, by_receipt=by_receipt) for stream in Stream}
+        self._lanes = {
+            stream: Lane(source, stream, by_receipt=by_receipt, payload=payload_of(stream))
+            for stream in Stream
+        }
         self._backoff = backoff
         self._cursor_ns = cursor_ns
         self._policy = policy

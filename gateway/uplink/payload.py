@@ -1,12 +1,11 @@
-"""The default `json` payload: batches to messages that people and platforms can read, and exactly back.
+"""The fields of a batch in the payloads `json` and `cbor`, which people and platforms can read, and exactly back.
 
 One message is a batch, or a slice of it: what every entry shares stands at the head. Names, LOINC and UCUM codes and
 ISO 8601 times stand beside the numbers for whoever reads; the decoder goes by the numbers alone. Decoding is total:
 any bytes give a Message or PayloadError.
 """
 
-import base64
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -32,13 +31,12 @@ from drivers.model import (
 )
 from gateway.clock import ClockReading
 from gateway.journal.entry import Batch, Entry, Stream
-from gateway.uplink.fields import Fields, Json, PayloadError, dumps, loads
-from gateway.uplink.signature import TAIL_BYTES
+from gateway.uplink import cbor
+from gateway.uplink.fields import Fields, Hex, Json, PayloadError, loads
+from gateway.uplink.signature import CBOR_MAP
 from gateway.uplink.times import change_fields, change_of, reading_fields, reading_of, time_fields
 
 SCHEMA = "wardlink.batch/1"
-MAX_PAYLOAD_BYTES = 96 * 1024 - TAIL_BYTES
-"""With the signature 96 KiB: below the 128 kB that cloud brokers allow. A single larger entry goes alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,61 +47,22 @@ class Message:
     high_water: int
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """One payload ready to send. (hub, stream, epoch, first, count) is its identity."""
-
-    first: int
-    count: int
-    payload: bytes
-
-    @property
-    def last(self) -> int:
-        """The sequence number of its last entry."""
-        return self.first + self.count - 1
-
-
 # --- Writing -----------------------------------------------------------------------------------------
 
 
-def slices(batch: Batch, after: int, high_water: int, limit_bytes: int) -> Iterator[Slice]:
-    """What follows sequence number `after` in messages of at most `limit_bytes`; one larger entry goes alone."""
-    entries = [entry for entry in batch.entries if entry.sequence > after]
-    if not entries:
-        return
-    widest = len(_head(batch, entries[-1].sequence, len(entries), high_water)) + len("]}")
-    texts: list[str] = []
-    size, first = widest, entries[0].sequence
-    for entry in entries:
-        text = dumps({"sequence": entry.sequence, **entry_fields(entry, batch.clock)})
-        if texts and size + len(text) + 1 > limit_bytes:
-            yield _slice(batch, first, texts, high_water)
-            texts, size, first = [], widest, entry.sequence
-        texts.append(text)
-        size += len(text) + 1
-    yield _slice(batch, first, texts, high_water)
-
-
-def _slice(batch: Batch, first: int, texts: list[str], high_water: int) -> Slice:
-    text = _head(batch, first, len(texts), high_water) + ",".join(texts) + "]}"
-    return Slice(first, len(texts), text.encode("ascii"))
-
-
-def _head(batch: Batch, first: int, count: int, high_water: int) -> str:
-    head = dumps(
-        {
-            "schema": SCHEMA,
-            "hub": batch.hub,
-            "stream": batch.stream,
-            "epoch": batch.epoch,
-            "first": first,
-            "count": count,
-            "high_water": high_water,
-            "boot_id": batch.boot_id,
-            "clock": reading_fields(batch.clock),
-        }
-    )
-    return head[:-1] + ',"entries":['
+def head_fields(batch: Batch, first: int, count: int, high_water: int) -> dict[str, Json]:
+    """What stands at the head of a message with `count` entries from `first` on."""
+    return {
+        "schema": SCHEMA,
+        "hub": batch.hub,
+        "stream": batch.stream,
+        "epoch": batch.epoch,
+        "first": first,
+        "count": count,
+        "high_water": high_water,
+        "boot_id": batch.boot_id,
+        "clock": reading_fields(batch.clock),
+    }
 
 
 def entry_fields(entry: Entry, clock: ClockReading) -> dict[str, Json]:
@@ -119,7 +78,7 @@ def _record_fields(record: Record, clock: ClockReading) -> dict[str, Json]:
         return _event_fields(record, clock)
     if isinstance(record, Raw):
         times = time_fields(record.at_ns, clock) | {"link_ns": record.link_ns}
-        return {"type": "raw", "source": record.source, "data": record.data.hex(), **times}
+        return {"type": "raw", "source": record.source, "data": Hex(record.data), **times}
     quality, decoded = record.quality, record.decoded
     optional: dict[str, Json] = {
         "sqi": quality.sqi,
@@ -151,7 +110,7 @@ def _event_fields(event: Event, clock: ClockReading) -> dict[str, Json]:
         "reason": event.reason,
         **time_fields(event.at_ns, clock),
         "text": event.text,
-        "data": event.data.hex(),
+        "data": Hex(event.data),
     }
     if event.code is not None:
         fields |= _code_fields(event.code)
@@ -189,7 +148,7 @@ def _value_fields(value: Value) -> dict[str, Json]:
         case SampleArray():
             return {
                 "shape": "samples",
-                "samples": base64.b64encode(value.data).decode("ascii"),
+                "samples": value.data,
                 "width": value.width,
                 "period_ns": value.period_ns,
                 "scale": value.scale,
@@ -223,7 +182,7 @@ def _special_of(value: Decimal) -> Special:
 
 def decode(data: bytes) -> Message:
     """The message in `data`. Raises PayloadError, and nothing else, for anything but a whole valid message."""
-    fields = loads(data)
+    fields = cbor.loads(data) if data.startswith(CBOR_MAP) else loads(data)
     schema = fields.text("schema")
     if schema != SCHEMA:
         raise PayloadError("message.schema", repr(schema[:48]), SCHEMA)

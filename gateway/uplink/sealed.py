@@ -32,8 +32,9 @@ from gateway.journal.segment import (
     unwrap_cipher,
 )
 from gateway.uplink.fields import PayloadError
-from gateway.uplink.payload import Message, Slice
+from gateway.uplink.payload import Message
 from gateway.uplink.signature import SEALED
+from gateway.uplink.slices import Slice
 
 _HEAD = struct.Struct("<8sH")
 CIPHERS = 64

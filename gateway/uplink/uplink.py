@@ -11,6 +11,7 @@ import random
 from collections import deque
 
 from gateway.clock import Clock
+from gateway.config.delivery import Delivery
 from gateway.config.hub import Hub
 from gateway.uplink.asks import Asks
 from gateway.uplink.lane import Source
@@ -47,11 +48,13 @@ class Uplink:
         receipts: Receipts | None = None,
         pace: Pace | None = None,
         policy: Policy | None = None,
+        delivery: Delivery | None = None,
     ) -> None:
         """With `receipts` the journal is given free on the receiver's word, otherwise on the broker's.
 
         Args:
             policy: what the link may carry; without one, everything.
+            delivery: what the messages look like; without it, JSON.
         """
         self._receipts = receipts
         self._connect = connect
@@ -69,6 +72,7 @@ class Uplink:
             policy or Unmetered(),
             self.asks,
             by_receipt=receipts is not None,
+            payload_of=(delivery or Delivery()).payload_of,
         )
         self._notices = Notices(hub, version, source.epoch)
         self._pending: deque[Outgoing] = deque(maxlen=2)

@@ -13,7 +13,9 @@ from drivers.assigned import Code
 from drivers.model import Mode
 from gateway import schema
 from gateway.config.commands import CommandKind
+from gateway.config.delivery import Payload
 from gateway.config.load import Config, load
+from gateway.journal.entry import Stream
 from gateway.receiver.settings import load_receiver
 from gateway.tables import ConfigError
 
@@ -59,6 +61,23 @@ def test_defaults(tmp_path: Path) -> None:
     assert config.hub.state_dir == Path("/var/lib/wardlink")
     assert config.broker.port == 8883
     assert config.devices[0].subject is None
+
+
+def test_a_stream_may_have_a_payload_of_its_own(tmp_path: Path) -> None:
+    table = '[delivery]\npayload = "cbor"\n[delivery.payloads]\nvitals = "json"\n'
+    delivery = check(tmp_path, GOOD + table).delivery
+    assert {stream.value: delivery.payload_of(stream).value for stream in Stream} == {
+        "alarm": "cbor",
+        "vitals": "json",
+        "waveform": "cbor",
+        "audit": "cbor",
+    }
+    assert set(map(check(tmp_path, GOOD).delivery.payload_of, Stream)) == {Payload.JSON}
+    wrong = GOOD + '[delivery.payloads]\nvitals = "xml"\nwavefrom = "cbor"\n'
+    assert faults(tmp_path, wrong) == {
+        "delivery.payloads.vitals": 'str \'xml\' | one of "json", "cbor"',
+        "delivery.payloads.wavefrom": 'an unknown key | a known key; did you mean "waveform"?',
+    }
 
 
 def test_every_fault_at_once(tmp_path: Path) -> None:

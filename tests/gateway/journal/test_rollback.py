@@ -12,7 +12,7 @@ from gateway.journal.segment import BLOCK_BYTES
 from gateway.receiver.checks import Checker
 from gateway.receiver.intake import Intake
 from gateway.uplink.notice import Mark, Notices
-from gateway.uplink.payload import MAX_PAYLOAD_BYTES, slices
+from gateway.uplink.slices import MAX_PAYLOAD_BYTES, slices
 from gateway.uplink.wire import Outgoing
 from tests.gateway.journal.builders import (
     DIRECTORY,

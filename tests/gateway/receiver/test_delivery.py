@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.config.broker import Broker, Protocol
+from gateway.config.delivery import Delivery, Payload
 from gateway.journal.entry import Stream
 from gateway.receiver import receive
 from gateway.receiver.lines import Lines
@@ -54,6 +55,7 @@ ALL_FAULTS = Faults(
 )
 
 
+MIXED = Delivery(payloads={Stream.VITALS: Payload.CBOR, Stream.AUDIT: Payload.CBOR})
 BOTH_VERSIONS = pytest.mark.parametrize(
     ("protocol", "seed"),
     [(Protocol.V5, 1), (Protocol.V5, 2), (Protocol.V311, 1), (Protocol.V311, 3)],
@@ -74,7 +76,7 @@ def test_nothing_is_missing_and_nothing_is_repeated(
         async with FaultBroker(faults, seed) as server:
             broker = Broker("127.0.0.1", server.port, protocol=protocol, window_bytes=32_768)
             receiver = make_receiver(tmp_path, broker, grace_s=30)
-            uplink = make_uplink(journal, broker, BRISK)
+            uplink = make_uplink(journal, broker, BRISK, MIXED)
             async with running(receiver.run(), uplink.run()):
                 while server.connections < CYCLES // 3 + 2:
                     journal.commit(rng.choice(list(Stream)), rng.randint(1, 60))

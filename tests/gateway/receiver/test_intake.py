@@ -14,7 +14,7 @@ from gateway.receiver.ledger import Ledger
 from gateway.receiver.lines import Lines, load, save
 from gateway.uplink.fields import PayloadError
 from gateway.uplink.notice import Heartbeat, HubStatus, Mark, Notices
-from gateway.uplink.payload import slices
+from gateway.uplink.slices import slices
 from gateway.uplink.wire import Incoming
 from tests.gateway.uplink.bench import (
     EPOCH,

@@ -24,7 +24,7 @@ from gateway.receiver.sql import SqlStore
 from gateway.receiver.store import Line, RefusedError, Store, StoreError
 from gateway.receiver.tables import HUBS, SCHEMA, SCHEMA_VERSION, TABLES
 from gateway.uplink.notice import HubStatus
-from gateway.uplink.payload import slices
+from gateway.uplink.slices import slices
 from gateway.uplink.wire import Incoming
 from tests.gateway.receiver.databases import query, server, some_dialect
 from tests.gateway.receiver.test_intake import NOTICES, batch, beat

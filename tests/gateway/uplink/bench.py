@@ -24,6 +24,7 @@ from drivers.assigned import Code, Unit
 from drivers.model import Observation, Quantity
 from gateway.clock import Clock, ClockReading, ClockState, SystemClock
 from gateway.config.broker import Broker
+from gateway.config.delivery import Delivery
 from gateway.config.hub import Hub
 from gateway.journal.entry import Batch, Entry, Stream
 from gateway.journal.keys import HubKey
@@ -203,7 +204,12 @@ def mosquitto(folder: Path, listener: str = "allow_anonymous true\n") -> Iterato
         server.stop()
 
 
-def make_uplink(journal: MemoryJournal, broker: Broker, timing: Timing = QUICK) -> Uplink:
+def make_uplink(
+    journal: MemoryJournal,
+    broker: Broker,
+    timing: Timing = QUICK,
+    delivery: Delivery | None = None,
+) -> Uplink:
     return Uplink(
         journal,
         hub_wires(broker, HUB.id, KEY.sign),
@@ -213,6 +219,7 @@ def make_uplink(journal: MemoryJournal, broker: Broker, timing: Timing = QUICK) 
         window_bytes=broker.window_bytes,
         rng=random.Random(1),
         timing=timing,
+        delivery=delivery,
     )
 
 

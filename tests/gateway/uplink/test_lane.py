@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from gateway.config.delivery import Delivery
 from gateway.journal.entry import Batch, Stream
 from gateway.uplink.asks import Asks
 from gateway.uplink.lane import Lane
@@ -298,6 +299,7 @@ def all_lanes(journal: MemoryJournal) -> Lanes:
         Unmetered(),
         Asks(clock(), lambda: None),
         by_receipt=True,
+        payload_of=Delivery().payload_of,
     )
 
 

@@ -23,10 +23,10 @@ from gateway.journal.segment import (
     unwrap_cipher,
 )
 from gateway.uplink.fields import PayloadError
-from gateway.uplink.payload import MAX_PAYLOAD_BYTES
 from gateway.uplink.sealed import DamagedError, NoKeyError, Unsealer, is_sealed, sealed_slice
 from gateway.uplink.signature import SEALED as SEALED_FIRST
 from gateway.uplink.signature import Doubt, VerifyKeys
+from gateway.uplink.slices import MAX_PAYLOAD_BYTES
 from tests.gateway.journal.builders import KEY, MAKERS, SEGMENT, records, vital, wave
 from tests.gateway.journal.simulated_disk import SimulatedDisk
 from tests.gateway.journal.test_sealed import CLINIC, SEALED, VERIFY, fill, open_for
