@@ -4,11 +4,11 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gateway.journal.algorithms import KEY_BYTES
 from gateway.journal.errors import JournalError
 from gateway.journal.keys import HubKey
 from gateway.journal.readers import MLKEM768_X25519, SIGNATURE, Reader
 from gateway.journal.segment import (
-    KEY_BYTES,
     Cipher,
     Recipient,
     SegmentHeader,

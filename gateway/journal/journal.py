@@ -16,6 +16,7 @@ from threading import Lock
 from drivers.model import Record
 from gateway.clock import Clock, ClockReading
 from gateway.journal.access import Access
+from gateway.journal.algorithms import ALGORITHMS, cpu_algorithm
 from gateway.journal.buffer import Buffer
 from gateway.journal.cursor import Cursor
 from gateway.journal.entry import Batch, Stream, at_ns, stream_of
@@ -29,7 +30,7 @@ from gateway.journal.published import Publisher
 from gateway.journal.readers import Reader
 from gateway.journal.records import OVERHEAD, encode_entry
 from gateway.journal.scan import Damage
-from gateway.journal.segment import ALGORITHMS, BLOCK_BYTES, FRAME_OVERHEAD, cpu_algorithm
+from gateway.journal.segment import BLOCK_BYTES, FRAME_OVERHEAD
 from gateway.journal.slots import Slots
 from gateway.journal.state import Evicted, JournalStatus, Recovery, State, StreamStatus
 from gateway.journal.storage import DISK, File, Storage

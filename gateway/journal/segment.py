@@ -1,4 +1,4 @@
-"""Format 1 of a segment file: headers, frames, keys. Bytes in, values out; no I/O. See docs/journal-format.md.
+"""Segment files: headers, frames (formats 1 and 2), keys. Bytes in, values out; no I/O. See docs/journal-format.md.
 
 Two things guard a frame. Its checksums find accidents without any key, so the end of a log is found even by a
 process that cannot read it. Its AEAD tag finds everything else: a flip, a swap, a splice.
@@ -8,22 +8,20 @@ import hashlib
 import struct
 import zlib
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from gateway.clock import ClockReading, ClockState
+from gateway.journal.algorithms import AEADS, ALGORITHMS, KEY_BYTES, Aead, keyless_checksum
 from gateway.journal.entry import Stream
 from gateway.journal.errors import JournalError
 from gateway.journal.readers import Opener, Reader
 
 VERSION = 1
+FRAME_VERSION = 2
+"""Frames of format 1 are read as well: they differ in their checksum."""
 BLOCK_BYTES = 4096
 TAG_BYTES = 16
-KEY_BYTES = 32
-AES_256_GCM, CHACHA20_POLY1305 = 1, 2
-ALGORITHMS = {AES_256_GCM: "AES-256-GCM", CHACHA20_POLY1305: "ChaCha20-Poly1305"}
 
 _STREAMS = {Stream.ALARM: 1, Stream.VITALS: 2, Stream.WAVEFORM: 3, Stream.AUDIT: 4}
 _STREAM_OF = {number: stream for stream, number in _STREAMS.items()}
@@ -38,15 +36,6 @@ _FRAME_MAGIC = b"WLF1"
 _CRC = struct.Struct("<I")
 FRAME_HEADER_BYTES = _FRAME.size + _CRC.size
 FRAME_OVERHEAD = FRAME_HEADER_BYTES + TAG_BYTES
-
-
-def cpu_algorithm(cpuinfo: Path = Path("/proc/cpuinfo")) -> int:
-    """AES-256-GCM where the CPU computes AES, else ChaCha20-Poly1305, which is then several times as fast."""
-    for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-        name, _, flags = line.partition(":")
-        if name.strip() in {"flags", "Features"}:
-            return AES_256_GCM if "aes" in flags.split() else CHACHA20_POLY1305
-    return CHACHA20_POLY1305
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +100,8 @@ class FrameHeader:
         block: where it lies in its segment, in blocks of 4 KiB: its number, and the counter of its nonce.
         length: bytes of the plaintext.
         previous_tag: the tag of the stream's frame before it.
-        checksum: CRC-32 of the ciphertext, the tag and the padding.
+        checksum: of the ciphertext, the tag and the padding, see `body_checksum`.
+        version: its format.
     """
 
     stream: Stream
@@ -126,6 +116,7 @@ class FrameHeader:
     boot_id: str
     clock: ClockReading
     checksum: int = 0
+    version: int = FRAME_VERSION
 
     @property
     def last_sequence(self) -> int:
@@ -146,7 +137,7 @@ class FrameHeader:
         """The header without checksums: the frame's own associated data."""
         return _FRAME.pack(
             _FRAME_MAGIC,
-            VERSION,
+            self.version,
             self.algorithm,
             _STREAMS[self.stream],
             0,
@@ -262,7 +253,7 @@ def parse_frame(block: bytes) -> FrameHeader | None:
     (_, version, algorithm, stream, _, epoch, segment, number, first, count, length, tag, boot) = (
         fields[:13]
     )
-    if version != VERSION or count == 0:
+    if not VERSION <= version <= FRAME_VERSION or algorithm not in ALGORITHMS or count == 0:
         return None
     try:
         header = FrameHeader(
@@ -278,6 +269,7 @@ def parse_frame(block: bytes) -> FrameHeader | None:
             boot_id=_text(boot),
             clock=_clock(*fields[13:17]),
             checksum=fields[17],
+            version=version,
         )
     except (LookupError, ValueError):
         return None
@@ -286,7 +278,18 @@ def parse_frame(block: bytes) -> FrameHeader | None:
 
 def body_is_whole(header: FrameHeader, frame: bytes) -> bool:
     """Whether the bytes after a frame's header are those that were written."""
-    return len(frame) == header.size and zlib.crc32(frame[FRAME_HEADER_BYTES:]) == header.checksum
+    body = memoryview(frame)[FRAME_HEADER_BYTES:]
+    return (
+        len(frame) == header.size
+        and body_checksum(header.version, header.algorithm, body) == header.checksum
+    )
+
+
+def body_checksum(version: int, algorithm: int, body: bytes | memoryview) -> int:
+    """What finds an accident in all that follows a frame's header: CRC-32, from format 2 on a part of a keyless tag."""
+    if version == VERSION:
+        return zlib.crc32(body)
+    return keyless_checksum(algorithm, body)
 
 
 @dataclass(slots=True)
@@ -295,12 +298,11 @@ class Cipher:
 
     header: SegmentHeader
     data_key: bytes = field(repr=False)
-    _aead: AESGCM | ChaCha20Poly1305 = field(init=False, repr=False, compare=False)
+    _aead: Aead = field(init=False, repr=False, compare=False)
     _core: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        kind = AESGCM if self.header.algorithm == AES_256_GCM else ChaCha20Poly1305
-        self._aead = kind(self.data_key)
+        self._aead = AEADS[self.header.algorithm](self.data_key)
         self._core = self.header.core()
 
     def _nonce(self, header: FrameHeader) -> bytes:
@@ -322,7 +324,7 @@ class Cipher:
             sealed = body[: len(plaintext) + TAG_BYTES]
             self._aead.encrypt_into(self._nonce(header), plaintext, self._core + packed, sealed)
             body[len(sealed) :] = bytes(header.size - end)
-            header.checksum = zlib.crc32(body)
+            header.checksum = body_checksum(header.version, header.algorithm, body)
         packed += _CRC.pack(header.checksum)
         frame[:FRAME_HEADER_BYTES] = packed + _CRC.pack(zlib.crc32(packed))
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Writes tests/journals/v1: a small journal of format 1, its key, and what is in it.
+"""Writes a small journal of the present format into tests/journals, with its key and what is in it.
 
-It was run once, by the release whose format it keeps; run it again only for a new format, into a new folder:
-python -m tests.journals.make tests/journals/v2
+It was run once for each format, by the release whose format it keeps; run it again only for a new one, into a new
+folder: python -m tests.journals.make tests/journals/v3
 """
 
 import json

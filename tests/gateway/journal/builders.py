@@ -1,6 +1,8 @@
 """A journal on a simulated disk, and records that can be told apart."""
 
 import os
+import struct
+import zlib
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -8,12 +10,15 @@ from pathlib import Path
 from drivers.assigned import Code, Unit
 from drivers.model import Event, EventKind, Observation, Quantity, Record, SampleArray
 from gateway.clock import ClockReading, ClockState
+from gateway.journal.algorithms import ALGORITHMS
 from gateway.journal.entry import Entry, Stream
 from gateway.journal.journal import Journal
 from gateway.journal.keys import HubKey
+from gateway.journal.segment import FRAME_HEADER_BYTES, body_checksum
 from gateway.journal.storage import Storage
 
 SEGMENT = 32_768
+CRC = struct.Struct("<I")
 KEY = HubKey.generate()
 DIRECTORY = Path("/journal")
 
@@ -92,3 +97,12 @@ def read_all(journal: Journal, stream: Stream, after: int = 0) -> list[Entry]:
 
 def records(entries: list[Entry]) -> dict[int, Record]:
     return {entry.sequence: entry.record for entry in entries}
+
+
+def forge_frame(frame: bytearray) -> None:
+    """Makes the checksums of a frame, padded to whole blocks, right."""
+    version, algorithm = frame[4:6]
+    if version == 1 or algorithm in ALGORITHMS:
+        checksum = body_checksum(version, algorithm, bytes(frame[FRAME_HEADER_BYTES:]))
+        CRC.pack_into(frame, FRAME_HEADER_BYTES - 8, checksum)
+    CRC.pack_into(frame, FRAME_HEADER_BYTES - 4, zlib.crc32(frame[: FRAME_HEADER_BYTES - 4]))

@@ -8,6 +8,12 @@ import pytest
 
 from gateway.journal.entry import Stream
 from gateway.journal.keys import HubKey
+from gateway.journal.segment import (
+    BLOCK_BYTES,
+    FRAME_HEADER_BYTES,
+    body_is_whole,
+    parse_frame,
+)
 from gateway.journal.storage import DISK
 from tests.gateway.journal.builders import open_journal, vital
 from tests.journals.facts import facts
@@ -27,7 +33,22 @@ def within(kept: object, found: object) -> bool:
 
 
 def test_there_is_one_of_each_format() -> None:
-    assert [path.name for path in KEPT] == ["v1"]
+    assert [path.name for path in KEPT] == ["v1", "v2"]
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=lambda path: path.name)
+def test_every_bit_of_a_kept_frame_is_found_without_a_key(kept: Path) -> None:
+    segment = min((kept / "journal" / Stream.VITALS).iterdir()).read_bytes()
+    good = bytearray(segment[BLOCK_BYTES : 2 * BLOCK_BYTES])
+    header = parse_frame(bytes(good))
+    assert header
+    assert f"v{header.version}" == kept.name
+    assert body_is_whole(header, bytes(good))
+    for bit in range(len(good) * 8):
+        good[bit // 8] ^= 1 << bit % 8
+        whole = body_is_whole(header, bytes(good))
+        assert not whole if bit >= FRAME_HEADER_BYTES * 8 else not parse_frame(bytes(good)), bit
+        good[bit // 8] ^= 1 << bit % 8
 
 
 @pytest.mark.parametrize("kept", KEPT, ids=lambda path: path.name)

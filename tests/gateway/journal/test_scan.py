@@ -7,17 +7,10 @@ import pytest
 
 from gateway.clock import ClockReading, ClockState
 from gateway.journal.access import Access
+from gateway.journal.algorithms import AES_256_GCM, CHACHA20_POLY1305, cpu_algorithm
 from gateway.journal.entry import Stream
 from gateway.journal.scan import Contents, Damage, scan
-from gateway.journal.segment import (
-    AES_256_GCM,
-    BLOCK_BYTES,
-    CHACHA20_POLY1305,
-    FrameHeader,
-    SegmentHeader,
-    cpu_algorithm,
-    frame_tag,
-)
+from gateway.journal.segment import BLOCK_BYTES, FrameHeader, SegmentHeader, frame_tag
 from tests.gateway.journal.builders import KEY
 
 EPOCH = bytes(range(16))

@@ -7,6 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from drivers.model import Record
+from gateway.journal.algorithms import KEY_BYTES
 from gateway.journal.entry import Batch, SealedBatch, Stream
 from gateway.journal.errors import JournalError
 from gateway.journal.journal import Journal
@@ -14,7 +15,7 @@ from gateway.journal.keys import HubKey
 from gateway.journal.offline import header_offsets, headers, segment_files
 from gateway.journal.readers import ClinicKey, Reader
 from gateway.journal.scan import scan
-from gateway.journal.segment import BLOCK_BYTES, KEY_BYTES, open_cipher, parse_header
+from gateway.journal.segment import BLOCK_BYTES, open_cipher, parse_header
 from gateway.uplink.sealed import Unsealer, sealed_slice
 from tests.gateway.journal.builders import (
     DIRECTORY,
@@ -22,6 +23,7 @@ from tests.gateway.journal.builders import (
     MAKERS,
     SEGMENT,
     FixedClock,
+    forge_frame,
     read_all,
     records,
     vital,
@@ -29,7 +31,6 @@ from tests.gateway.journal.builders import (
 )
 from tests.gateway.journal.histories import History
 from tests.gateway.journal.simulated_disk import SimulatedDisk
-from tests.gateway.journal.test_tamper import forge_frame
 
 CLINIC = ClinicKey.generate()
 SEALED = (CLINIC.reader,)

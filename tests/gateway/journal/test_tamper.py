@@ -1,6 +1,5 @@
 """Whoever can write to the disk can destroy data, but can never make other data of it."""
 
-import struct
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +18,11 @@ from gateway.journal.segment import (
     parse_header,
 )
 from tests.gateway.journal.builders import (
+    CRC,
     DIRECTORY,
     KEY,
     SEGMENT,
+    forge_frame,
     open_journal,
     read_all,
     records,
@@ -29,8 +30,6 @@ from tests.gateway.journal.builders import (
     wave,
 )
 from tests.gateway.journal.simulated_disk import SimulatedDisk
-
-CRC = struct.Struct("<I")
 
 
 def one_frame() -> tuple[SimulatedDisk, bytearray]:
@@ -99,15 +98,6 @@ def test_every_bit_of_a_frame_is_found_when_the_checksums_are_made_right() -> No
         forge_frame(frame)
         forged = segment_bytes[:BLOCK_BYTES] + bytes(frame) + segment_bytes[2 * BLOCK_BYTES :]
         assert readable(forged, epoch) is None, bit
-
-
-def forge_frame(frame: bytearray) -> None:
-    frame[FRAME_HEADER_BYTES - 8 : FRAME_HEADER_BYTES - 4] = CRC.pack(
-        zlib.crc32(frame[FRAME_HEADER_BYTES:])
-    )
-    frame[FRAME_HEADER_BYTES - 4 : FRAME_HEADER_BYTES] = CRC.pack(
-        zlib.crc32(frame[: FRAME_HEADER_BYTES - 4])
-    )
 
 
 def test_every_bit_of_a_segment_header_is_found() -> None:

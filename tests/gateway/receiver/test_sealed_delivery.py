@@ -28,8 +28,7 @@ from gateway.uplink.sealed import sealed_slice
 from gateway.uplink.signature import SIGNATURE_BYTES, VerifyKeys
 from gateway.uplink.uplink import Uplink
 from gateway.uplink.wire import Incoming
-from tests.gateway.journal.builders import MAKERS, SEGMENT
-from tests.gateway.journal.test_tamper import forge_frame
+from tests.gateway.journal.builders import MAKERS, SEGMENT, forge_frame
 from tests.gateway.receiver.test_delivery import BRISK
 from tests.gateway.uplink.bench import HUB, KeptStore, lines_store, read_lines, running, said, until
 from tests.gateway.uplink.faultbroker import FaultBroker, Faults

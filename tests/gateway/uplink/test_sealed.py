@@ -2,7 +2,6 @@
 
 import base64
 import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -27,14 +26,13 @@ from gateway.uplink.sealed import DamagedError, NoKeyError, Unsealer, is_sealed,
 from gateway.uplink.signature import SEALED as SEALED_FIRST
 from gateway.uplink.signature import Doubt, VerifyKeys
 from gateway.uplink.slices import MAX_PAYLOAD_BYTES
-from tests.gateway.journal.builders import KEY, MAKERS, SEGMENT, records, vital, wave
+from tests.gateway.journal.builders import KEY, MAKERS, SEGMENT, forge_frame, records, vital, wave
 from tests.gateway.journal.simulated_disk import SimulatedDisk
 from tests.gateway.journal.test_sealed import CLINIC, SEALED, VERIFY, fill, open_for
 from tests.gateway.uplink.bench import said
 
 REFUSED = (PayloadError, NoKeyError, DamagedError)
 HEAD = struct.Struct("<8sH")
-CRC = struct.Struct("<I")
 
 
 def sealed_batches(stream: Stream = Stream.VITALS, count: int = 3) -> Iterator[SealedBatch]:
@@ -58,11 +56,9 @@ def forged(payload: bytes) -> bytes:
     if len(frame) < FRAME_HEADER_BYTES:
         return payload
     size = -(-len(frame) // BLOCK_BYTES) * BLOCK_BYTES
-    body = bytes(frame[FRAME_HEADER_BYTES:]).ljust(size - FRAME_HEADER_BYTES, b"\0")
-    frame[FRAME_HEADER_BYTES - 8 : FRAME_HEADER_BYTES - 4] = CRC.pack(zlib.crc32(body))
-    packed = bytes(frame[: FRAME_HEADER_BYTES - 4])
-    frame[FRAME_HEADER_BYTES - 4 : FRAME_HEADER_BYTES] = CRC.pack(zlib.crc32(packed))
-    return payload[:end] + bytes(frame)
+    padded = frame.ljust(size, b"\0")
+    forge_frame(padded)
+    return payload[:end] + bytes(padded[: len(frame)])
 
 
 def test_a_message_is_the_batch_again() -> None:
