@@ -99,8 +99,9 @@ class LinesStore(SoleStore):
         """Whether a power cut may lose lines."""
         return self._lines.unsynced
 
-    def write(self, lines: Sequence[Line]) -> None:
-        """All of them or none: what a full disk took of them is cut off again."""
+    def write(self, lines: Sequence[Line], changed: Ledger) -> None:
+        """All of them or none: what a full disk took of them is cut off again. The lines tell the ledger."""
+        del changed
         length = self._lines.length
         try:
             self._lines.append(lines)

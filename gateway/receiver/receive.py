@@ -176,6 +176,7 @@ class Receiver:
         """Receives until cancelled; then everything acknowledged is on the disk."""
         failures = 0
         try:
+            await self._greet_store()
             while True:
                 try:
                     await self._connection()
@@ -216,6 +217,13 @@ class Receiver:
 
     async def _do(self, call: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, call, *arguments)
+
+    async def _greet_store(self) -> None:
+        """A fault is told at once. One that may pass keeps nobody from subscribing: from then on the broker keeps all."""
+        try:
+            await self._do(self._store.totals)
+        except StoreError as error:
+            self._in_trouble(error)
 
     async def _take(self, messages: list[Incoming]) -> None:
         """Until the store has them. Meanwhile nothing is acknowledged, so at Receive Maximum the broker waits."""

@@ -1,8 +1,11 @@
-"""How a track of the ledger is written down, in a state file and in a database alike."""
+"""How the ledger is written down, in a state file and in databases alike."""
+
+from collections.abc import Iterable
 
 from gateway.journal.entry import Stream
-from gateway.receiver.ledger import Cause, Hole, Key, Span, Track
-from gateway.uplink.fields import Fields, Json
+from gateway.receiver.ledger import Cause, Hole, Key, Ledger, Span, Track
+from gateway.uplink.fields import Fields, Json, PayloadError, dumps, loads
+from gateway.uplink.notice import HubStatus
 
 
 def key_fields(key: Key) -> dict[str, Json]:
@@ -48,3 +51,42 @@ def _hole(fields: Fields, since_ns: int | None) -> Hole:
     span = Span(fields.integer("first", least=1), fields.integer("last", least=1))
     since = fields.integer("since_ns") if since_ns is None else since_ns
     return Hole(span, since, fields.choice("cause", Cause), fields.boolean("named"))
+
+
+# --- For a store of one's own ------------------------------------------------------------------------------
+
+
+def documents(changed: Ledger) -> dict[str, str]:
+    """A ledger, or what changed of one, as texts by name: each takes the place of the one of that name."""
+    made: dict[str, str] = {}
+    for key, track in changed.tracks.items():
+        name = f"track/{key.hub}/{key.stream}/{key.epoch}"
+        made[name] = dumps({"is": "track"} | key_fields(key) | track_fields(track))
+    for hub, (boot_id, boottime_ns) in changed.beats.items():
+        made[f"beat/{hub}"] = dumps(
+            {"is": "beat", "hub": hub, "boot_id": boot_id, "boottime_ns": boottime_ns}
+        )
+    for hub, status in changed.statuses.items():
+        made[f"status/{hub}"] = dumps(
+            {"is": "status", "hub": hub, "said": status.encode().decode("ascii")}
+        )
+    return made
+
+
+def read_documents(texts: Iterable[str], now_ns: int) -> Ledger:
+    """The ledger of all documents, in any order. The grace of every hole begins anew. Raises PayloadError."""
+    ledger = Ledger()
+    for text in texts:
+        fields = loads(text.encode())
+        match fields.text("is"):
+            case "track":
+                ledger.tracks[read_key(fields)] = read_track(fields, now_ns)
+            case "beat":
+                beat = fields.text("boot_id"), fields.integer("boottime_ns")
+                ledger.beats[fields.text("hub")] = beat
+            case "status":
+                said = fields.text("said").encode()
+                ledger.statuses[fields.text("hub")] = HubStatus.decode(said)
+            case other:
+                raise PayloadError("document.is", repr(other[:48]), "track, beat or status")
+    return ledger

@@ -86,19 +86,24 @@ class Store(Protocol):
 
 
 class SoleStore:
-    """The ledger in memory, for a store that one process writes. A subclass says how lines are kept.
+    """The ledger in memory, for a store that one process writes. A subclass says in `write` how things are kept.
 
-    `write` keeps lines; it may raise StoreError, and then nothing happened. A subclass whose lines are to survive the
-    process gives `Ledger` as it was; `gateway.receiver.lines` shows how.
+    docs/library.md has one of 30 lines.
     """
 
     def __init__(self, clock: Clock, ledger: Ledger | None = None) -> None:
+        """Takes the ledger as it was when the process ended."""
         self.ledger = ledger or Ledger()
         self._clock = clock
         self._work = Ledger()
 
-    def write(self, lines: Sequence[Line]) -> None:
-        """Keeps these lines, all or none."""
+    def write(self, lines: Sequence[Line], changed: Ledger) -> None:
+        """Keeps these lines and what changed in the ledger, all or nothing: for `state.documents` and `read_documents`.
+
+        Raises:
+            StoreError: nothing was kept; the same comes again.
+            RefusedError: these lines will never be kept.
+        """
         raise NotImplementedError
 
     def begin(self, keys: Collection[Key], hubs: Collection[str]) -> tuple[Ledger, int]:
@@ -117,8 +122,7 @@ class SoleStore:
 
     def commit(self, lines: Sequence[Line]) -> None:
         """The lines, then the ledger."""
-        if lines:
-            self.write(lines)
+        self.write(lines, self._work)
         for key, track in self._work.tracks.items():
             self.ledger.put(key, track)  # a new one may push out the oldest of too many
         self.ledger.beats |= self._work.beats

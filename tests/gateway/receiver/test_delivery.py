@@ -1,10 +1,12 @@
 """Effectively once: hub, a broker that breaks things, receiver. Raise the cycles with WARDLINK_CYCLES."""
 
 import asyncio
+import logging
 import os
 import random
 import subprocess
 import sys
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,12 @@ from gateway.config.broker import Broker, Protocol
 from gateway.config.delivery import Delivery, Payload
 from gateway.journal.entry import Stream
 from gateway.receiver import receive
+from gateway.receiver.ledger import Key, Ledger
 from gateway.receiver.lines import Lines
 from gateway.receiver.receive import Receiver
-from gateway.uplink import release
+from gateway.receiver.store import StoreError
 from gateway.uplink.paho_wire import hub_wires
-from gateway.uplink.patience import NS_PER_S, Timing
+from gateway.uplink.patience import Timing
 from gateway.uplink.receipts import Receipts
 from gateway.uplink.signature import VerifyKeys
 from gateway.uplink.uplink import Uplink
@@ -29,6 +32,7 @@ from tests.gateway.uplink.bench import (
     KEY,
     PUBLIC,
     QUICK,
+    KeptStore,
     MemoryJournal,
     clock,
     entries_of,
@@ -141,16 +145,9 @@ def test_what_a_broker_forgot_after_its_acknowledgement_is_named(tmp_path: Path)
 FORGETFUL = replace(ALL_FAULTS, forget=0.03, crash=0.01)
 
 
-@pytest.fixture
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seconds become a tenth or less, so that a story of many losses is short."""
-    monkeypatch.setattr(receive, "SYNC_S", 0.05)
-    monkeypatch.setattr(release, "PROBE_FIRST_NS", NS_PER_S // 5)
-    monkeypatch.setattr(release, "PROBE_AGAIN_NS", NS_PER_S // 5)
-    monkeypatch.setattr(release, "PROBE_MOST_NS", NS_PER_S)
-
-
-def receipting_uplink(journal: MemoryJournal, broker: Broker) -> Uplink:
+def receipting_uplink(
+    journal: MemoryJournal, broker: Broker, receivers: Sequence[str] = ("r-1",)
+) -> Uplink:
     return Uplink(
         journal,
         hub_wires(broker, HUB.id, KEY.sign, Receipts.filter(HUB)),
@@ -160,7 +157,7 @@ def receipting_uplink(journal: MemoryJournal, broker: Broker) -> Uplink:
         window_bytes=broker.window_bytes,
         rng=random.Random(1),
         timing=BRISK,
-        receipts=Receipts(HUB, EPOCH, VerifyKeys({"r-1": PUBLIC})),
+        receipts=Receipts(HUB, EPOCH, VerifyKeys(dict.fromkeys(receivers, PUBLIC))),
     )
 
 
@@ -284,6 +281,7 @@ import asyncio, sys
 from pathlib import Path
 from gateway.config.broker import Broker, Protocol
 from gateway.receiver import receive
+from gateway.receiver.ledger import Key, Ledger
 from gateway.receiver.lines import Lines
 from tests.gateway.receiver.test_delivery import receipting_receiver
 receive.SYNC_S = 60.0
@@ -488,3 +486,60 @@ def test_what_is_not_on_the_disk_has_no_receipt(
                 assert journal.cursors[Stream.VITALS] == 0
 
     asyncio.run(main())
+
+
+class Away(KeptStore):
+    """A database that cannot be reached."""
+
+    away = True
+
+    def begin(self, keys: Collection[Key], hubs: Collection[str]) -> tuple[Ledger, int]:
+        if self.away:
+            raise StoreError("away")
+        return super().begin(keys, hubs)
+
+
+def test_a_store_that_is_away_holds_the_broker_back_and_nothing_is_lost(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(receive, "STORE_TIMING", Timing(backoff_first=0.02, backoff_most=0.05))
+    journal, store = MemoryJournal(), Away()
+
+    async def main() -> None:
+        async with FaultBroker(Faults(), 1) as server:
+            broker = Broker("127.0.0.1", server.port)
+            receiver = Receiver(
+                broker,
+                HUB.tenant,
+                {HUB.id: PUBLIC},
+                clock(),
+                store=store,
+                client_id="receiver-1",
+                rng=random.Random(2),
+                timing=QUICK,
+            )
+            uplink = make_uplink(journal, broker)
+            async with running(receiver.run(), uplink.run()):
+                await until(lambda: receiver.is_connected, "receiver connects")
+                for _ in range(100):
+                    journal.commit(Stream.VITALS, 3)
+                    uplink.wake()
+                    await asyncio.sleep(0.001)
+                assert await uplink.drain(20)
+                session = server.sessions["receiver-1"]
+                await until(lambda: len(session.inflight) == receive.RECEIVE_MAXIMUM, "full window")
+                assert receiver.trouble == "away"
+                assert store.lines == []
+                store.away = False
+                await until(lambda: receiver.report().entries == 300, "all entries")
+                await until(lambda: receiver.trouble is None, "no trouble")
+                await until(lambda: not session.inflight, "all acknowledged")
+            assert receiver.report().repeats == 0
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(main())
+    entries = [line["sequence"] for line in store.lines if line["type"] == "entry"]
+    assert entries == list(range(1, 301))
+    said = [record.message for record in caplog.records if "receiver: " in record.message]
+    assert sum("nothing is acknowledged until this is over: away" in text for text in said) == 1
+    assert "receiver: the store is back" in said
