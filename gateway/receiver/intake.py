@@ -20,9 +20,10 @@ from gateway.receiver.checks import (
 from gateway.receiver.ledger import Cause, Gap, Key, Ledger, Taken
 from gateway.receiver.store import Line, RefusedError, Store, StoreError, Totals
 from gateway.uplink.fields import Json
-from gateway.uplink.notice import Heartbeat, HubStatus
+from gateway.uplink.notice import Heartbeat, HubStatus, mark_fields
 from gateway.uplink.payload import Message, entry_fields
 from gateway.uplink.receipt import Receipt
+from gateway.uplink.spans import Spans
 from gateway.uplink.times import iso_time
 from gateway.uplink.wire import Incoming
 
@@ -189,7 +190,7 @@ class Intake:
     def _taken(self, work: _Work, key: Key, content: Message | Unreadable) -> Taken:
         """Which entries of a batch are new."""
         work.heard[key.hub] = key.epoch
-        taken = work.ledger.receive(key, span_of(content.batch), work.now_ns)
+        taken = work.ledger.receive(key, span_of(content.batch))
         work.count.repeats += taken.repeats
         return taken
 
@@ -226,12 +227,9 @@ class Intake:
         streams: dict[str, Json] = {}
         for stream, mark in beat.marks.items():
             key = Key(beat.hub, stream, beat.epoch)
-            gaps.extend(work.ledger.heartbeat(key, mark.high_water, mark.acknowledged, work.now_ns))
-            streams[stream] = {
-                "high_water": mark.high_water,
-                "acknowledged": mark.acknowledged,
-                "received": work.ledger.track(key).high,
-            }
+            pending = Spans(mark.pending)
+            gaps.extend(work.ledger.heartbeat(key, mark.high_water, pending, work.now_ns))
+            streams[stream] = mark_fields(mark) | {"received": work.ledger.track(key).high}
         work.lines.append(
             {
                 "type": "heartbeat",

@@ -2,19 +2,26 @@
 
 For each (hub, stream, epoch) a high-water mark and the holes below it. That is enough to drop every repeat and to
 name every gap, in memory that does not grow with what was received.
+
+A hub sends what is new before what waits, so a hole by itself is no loss. Each heartbeat says what is still to come; a
+hole is missing from the moment on that one says it is not, and after its grace it is named.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from gateway.journal.entry import Stream
 from gateway.uplink.notice import HubStatus
+from gateway.uplink.receipt import MAX_HOLES as RECEIPT_HOLES
 from gateway.uplink.receipt import Held
+from gateway.uplink.spans import Spans
 
 MAX_HOLES = 256
-"""Holes kept in one track. Hubs send in order, so holes are evictions or crimes; of more, the oldest is final."""
+"""Holes kept in one track; of more, the oldest is final that the hub does not still mean to fill."""
+MAX_PENDING_HOLES = 1024
+"""Holes kept in one track when it means to fill all of them: many times what a hub makes before it fills some."""
 MAX_EPOCHS = 16
 """Epochs kept of one stream; of more, the one that began first is forgotten."""
 
@@ -68,12 +75,26 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hole:
-    """Entries that are missing, since when, and whether that was said already."""
+    """Entries that did not come.
+
+    Attributes:
+        since_ns: since when they should be here; None while they may be still to come.
+        named: whether that was said already.
+    """
 
     span: Span
-    since_ns: int
+    since_ns: int | None
     cause: Cause
     named: bool = False
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it should be here."""
+        return self.named or self.since_ns is not None
+
+    def is_due(self, now_ns: int, grace_ns: int) -> bool:
+        """Whether it is to be named now."""
+        return not self.named and self.since_ns is not None and now_ns - self.since_ns >= grace_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +112,92 @@ class Track:
     """One key.
 
     Attributes:
-        floor: up to here nothing is known any more in detail: what comes from there is stale.
+        floor: up to here only the holes are known in detail: what else comes from there is stale.
         high: the highest sequence number that came, or is known to exist.
         claimed: the highest high-water mark in a heartbeat.
-        holes: below `high`, in order, apart from each other.
+        holes: below `high`, in order. Two that touch differ in more than their place.
+        pending: what was still to come by the last heartbeat.
     """
 
     floor: int = 0
     high: int = 0
     claimed: int = 0
     holes: list[Hole] = field(default_factory=list)
+    pending: Spans = field(default_factory=Spans)
+
+    def reach(self, last: int, cause: Cause) -> None:
+        """Numbers up to here exist: a hole up to there."""
+        if last > self.high:
+            self.holes.append(Hole(Span(self.high + 1, last), None, cause))
+            self.high = last
+
+    def settle(self, now_ns: int) -> None:
+        """What the hub does not mean to send any more should be here."""
+        self._rebuild(part for hole in self.holes for part in self._parts(hole, now_ns))
+
+    def _parts(self, hole: Hole, now_ns: int) -> Iterator[Hole]:
+        if hole.named:
+            yield hole
+            return
+        first, last = hole.span.first, hole.span.last
+        known = min(last, self.claimed)
+        since_ns = now_ns if hole.since_ns is None else hole.since_ns
+        missing = self.pending.outside(first, known)
+        parts: list[tuple[int, int, int | None]] = [(a, b, since_ns) for a, b in missing]
+        waiting = [*self.pending.within(first, known), (max(first, known + 1), last)]
+        parts += [(a, b, None) for a, b in waiting if a <= b]
+        for a, b, since in sorted(parts, key=lambda part: part[0]):
+            yield replace(hole, span=Span(a, b), since_ns=since)
+
+    def name(self, span: Span) -> None:
+        """This much of the holes has been named."""
+        parts = []
+        for hole in self.holes:
+            common = hole.span.overlap(span)
+            if common is None:
+                parts.append(hole)
+            else:
+                parts += [replace(hole, span=rest) for rest in hole.span.without(common)]
+                parts.append(replace(hole, span=common, named=True))
+        self._rebuild(sorted(parts, key=lambda hole: hole.span.first))
+
+    def _rebuild(self, parts: Iterable[Hole]) -> None:
+        holes: list[Hole] = []
+        for part in parts:
+            last = holes[-1] if holes else None
+            if last and replace(part, span=last.span) == last and _touch(last, part):
+                holes[-1] = replace(last, span=Span(last.span.first, part.span.last))
+            else:
+                holes.append(part)
+        self.holes = holes
+
+    def receipt_holes(self) -> tuple[tuple[int, int], ...]:
+        """The holes for a receipt; of too many, what lies between two counts as missing, too, which only repeats it."""
+        return tuple(Spans((h.span.first, h.span.last) for h in self.holes).coarse(RECEIPT_HOLES))
+
+    def retire(self) -> Hole | None:
+        """Takes out what is one hole too many, if one is; it is final."""
+        if len(self.holes) <= MAX_HOLES:
+            return None
+        wanted = (n for n, hole in enumerate(self.holes) if not self._is_pending(hole))
+        at = next(wanted, 0 if len(self.holes) > MAX_PENDING_HOLES else None)
+        if at is None:
+            return None
+        hole = self.holes.pop(at)
+        self.floor = max(self.floor, hole.span.last)
+        return hole
+
+    def _is_pending(self, hole: Hole) -> bool:
+        return any(True for _ in self.pending.within(hole.span.first, hole.span.last))
+
+
+def _touch(before: Hole, behind: Hole) -> bool:
+    return before.span.last + 1 == behind.span.first
+
+
+def _common(one: Span, other: Span) -> int:
+    """How many numbers both have."""
+    return max(0, min(one.last, other.last) - max(one.first, other.first) + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +239,7 @@ class Ledger:
             epochs.append(key.epoch)
         self.tracks[key] = track
 
-    def receive(self, key: Key, span: Span, now_ns: int) -> Taken:
+    def receive(self, key: Key, span: Span) -> Taken:
         """Entries came. Each number of `new` is returned once in the life of the ledger."""
         track = self.track(key)
         new: list[Span] = []
@@ -158,16 +255,15 @@ class Ledger:
             if hole.named:
                 gaps.append(Gap(key, filled, hole.cause, closed=True))
         track.holes = holes
-        if span.first > track.high + 1:
-            missing = Span(track.high + 1, span.first - 1)
-            track.holes.append(Hole(missing, now_ns, Cause.SEQUENCE))
+        floor = Span(1, track.floor)
+        track.reach(span.first - 1, Cause.SEQUENCE)
         if span.last > track.high:
             new.append(Span(max(span.first, track.high + 1), span.last))
             track.high = span.last
         gaps.extend(self._retire(key, track))
-        stale = max(0, min(span.last, track.floor) - span.first + 1)
-        repeats = len(span) - sum(len(part) for part in new)
-        return Taken(tuple(new), max(0, repeats - stale), stale, tuple(gaps))
+        known = len(span) - sum(len(part) for part in new)
+        stale = _common(span, floor) - sum(_common(part, floor) for part in new)
+        return Taken(tuple(new), known - stale, stale, tuple(gaps))
 
     def is_new_beat(self, hub: str, boot_id: str, boottime_ns: int) -> bool:
         """Whether a heartbeat is newer than the last one; a repeat or an old one must not prove a rollback."""
@@ -177,17 +273,16 @@ class Ledger:
         self.beats[hub] = (boot_id, boottime_ns)
         return True
 
-    def heartbeat(self, key: Key, high_water: int, acknowledged: int, now_ns: int) -> list[Gap]:
-        """The hub's journal reaches to `high_water`, and the broker has all up to `acknowledged`."""
+    def heartbeat(self, key: Key, high_water: int, pending: Spans, now_ns: int) -> list[Gap]:
+        """The hub's journal reaches to `high_water`, and all of it but `pending` was delivered or is gone."""
         track = self.track(key)
         gaps: list[Gap] = []
         if high_water < track.claimed:
             gaps.append(Gap(key, Span(high_water + 1, track.claimed), Cause.ROLLBACK))
-        track.claimed = high_water
-        if acknowledged > track.high:
-            missing = Span(track.high + 1, acknowledged)
-            track.holes.append(Hole(missing, now_ns, Cause.TAIL))
-            track.high = acknowledged
+        track.claimed, track.pending = high_water, pending
+        *_, (_, delivered) = [(0, 0), *pending.outside(1, high_water)]
+        track.reach(delivered, Cause.TAIL)
+        track.settle(now_ns)
         gaps.extend(self._retire(key, track))
         return gaps
 
@@ -196,7 +291,7 @@ class Ledger:
         gaps = []
         for key, track in self.tracks.items():
             for n, hole in enumerate(track.holes):
-                if not hole.named and now_ns - hole.since_ns >= grace_ns:
+                if hole.is_due(now_ns, grace_ns):
                     track.holes[n] = replace(hole, named=True)
                     gaps.append(Gap(key, hole.span, hole.cause))
         return gaps
@@ -214,26 +309,28 @@ class Ledger:
         """What came of each stream of one journal, for its receipt."""
         found = ((stream, self.tracks.get(Key(hub, stream, epoch))) for stream in Stream)
         return {
-            stream: Held(track.high, tuple((h.span.first, h.span.last) for h in track.holes))
+            stream: Held(track.high, track.receipt_holes())
             for stream, track in found
             if track is not None
         }
 
     def missing(self) -> int:
-        """Entries known to be missing, named or not."""
-        return sum(len(hole.span) for track in self.tracks.values() for hole in track.holes)
+        """Entries that should be here, named or not."""
+        return sum(
+            len(hole.span)
+            for track in self.tracks.values()
+            for hole in track.holes
+            if hole.is_missing
+        )
 
     def _retire(self, key: Key, track: Track) -> Iterator[Gap]:
-        while len(track.holes) > MAX_HOLES:
-            hole = track.holes.pop(0)
-            track.floor = hole.span.last
+        while (hole := track.retire()) is not None:
             yield Gap(key, hole.span, Cause.TOO_MANY)
 
     # --- Replaying what was written out, after a restart ---------------------------------------------------
 
-    def mark_named(self, key: Key, span: Span) -> None:
+    def mark_named(self, key: Key, span: Span, cause: Cause) -> None:
         """This gap was named before the restart."""
         track = self.track(key)
-        for n, hole in enumerate(track.holes):
-            if hole.span.overlap(span):
-                track.holes[n] = replace(hole, named=True)
+        track.reach(span.last, cause)
+        track.name(span)

@@ -15,6 +15,8 @@ from gateway.receiver.ledger import Cause, Key, Ledger, Span
 from gateway.receiver.state import key_fields, read_key, read_track, track_fields
 from gateway.receiver.store import Line, SoleStore, StoreError
 from gateway.uplink.fields import Fields, Json, PayloadError, dumps, loads
+from gateway.uplink.notice import read_mark
+from gateway.uplink.spans import Spans
 
 STATE_SCHEMA = "wardlink.receiver/1"
 
@@ -176,23 +178,20 @@ def _replay(ledger: Ledger, line: Fields, now_ns: int) -> None:
     match line.text("type"):
         case "entry":
             sequence = line.integer("sequence", least=1)
-            ledger.receive(read_key(line), Span(sequence, sequence), now_ns)
+            ledger.receive(read_key(line), Span(sequence, sequence))
         case "gap":
             span = Span(line.integer("first", least=1), line.integer("last", least=1))
             key, cause = read_key(line), line.choice("cause", Cause)
             if cause is Cause.UNREADABLE:
-                ledger.receive(key, span, now_ns)
-            if cause is Cause.TAIL:
-                ledger.heartbeat(key, ledger.track(key).claimed, span.last, now_ns)
+                ledger.receive(key, span)
             if cause in {Cause.SEQUENCE, Cause.TAIL}:
-                ledger.mark_named(key, span)
+                ledger.mark_named(key, span, cause)
         case "heartbeat":
             ledger.is_new_beat(line.text("hub"), line.text("boot_id"), line.integer("boottime_ns"))
             streams = line.object("streams")
             for stream in (stream for stream in Stream if streams.has(stream)):
-                mark = streams.object(stream)
+                said = read_mark(streams.object(stream))
                 key = Key(line.text("hub"), stream, line.text("epoch"))
-                high_water = mark.integer("high_water", least=0)
-                ledger.heartbeat(key, high_water, mark.integer("acknowledged", least=0), now_ns)
+                ledger.heartbeat(key, said.high_water, Spans(said.pending), now_ns)
         case _:
             pass

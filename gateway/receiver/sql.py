@@ -252,19 +252,22 @@ def _identity(key: Key) -> tuple[str, str, str]:
 
 
 def _clamped(track: Track, now_ns: int) -> Track:
-    track.holes = [replace(h, since_ns=now_ns) if h.since_ns > now_ns else h for h in track.holes]
+    track.holes = [
+        replace(hole, since_ns=now_ns) if hole.since_ns and hole.since_ns > now_ns else hole
+        for hole in track.holes
+    ]
     return track
 
 
 def _track_row(key: Key, track: Track) -> Row:
-    unnamed = [hole.since_ns for hole in track.holes if not hole.named]
+    unnamed = [h.since_ns for h in track.holes if not h.named and h.since_ns is not None]
     hub, stream, epoch = _identity(key)
     return {
         "hub": hub,
         "stream": stream,
         "epoch": epoch,
         "high": track.high,
-        "missing": sum(len(hole.span) for hole in track.holes),
+        "missing": sum(len(hole.span) for hole in track.holes if hole.is_missing),
         "open_gaps": sum(hole.named for hole in track.holes),
         "unnamed_since": min(unnamed, default=None),
         "state": dumps(track_fields(track)),

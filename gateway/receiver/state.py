@@ -6,6 +6,7 @@ from gateway.journal.entry import Stream
 from gateway.receiver.ledger import Cause, Hole, Key, Ledger, Span, Track
 from gateway.uplink.fields import Fields, Json, PayloadError, dumps, loads
 from gateway.uplink.notice import HubStatus
+from gateway.uplink.spans import Spans
 
 
 def key_fields(key: Key) -> dict[str, Json]:
@@ -24,6 +25,7 @@ def track_fields(track: Track) -> dict[str, Json]:
         "floor": track.floor,
         "high": track.high,
         "claimed": track.claimed,
+        "pending": [{"first": first, "last": last} for first, last in track.pending],
         "holes": [
             {
                 "first": hole.span.first,
@@ -38,18 +40,22 @@ def track_fields(track: Track) -> dict[str, Json]:
 
 
 def read_track(fields: Fields, since_ns: int | None = None) -> Track:
-    """What `track_fields` made; with `since_ns` every hole dates from then. Raises PayloadError."""
+    """What `track_fields` made; with `since_ns` every hole that is missing dates from then. Raises PayloadError."""
+    pending = fields.objects("pending") if fields.has("pending") else []
     return Track(
         fields.integer("floor", least=0),
         fields.integer("high", least=0),
         fields.integer("claimed", least=0),
         [_hole(hole, since_ns) for hole in fields.objects("holes")],
+        Spans((item.integer("first", least=1), item.integer("last", least=1)) for item in pending),
     )
 
 
 def _hole(fields: Fields, since_ns: int | None) -> Hole:
     span = Span(fields.integer("first", least=1), fields.integer("last", least=1))
-    since = fields.integer("since_ns") if since_ns is None else since_ns
+    since = fields.integer_or_none("since_ns")
+    if since is not None and since_ns is not None:
+        since = since_ns
     return Hole(span, since, fields.choice("cause", Cause), fields.boolean("named"))
 
 

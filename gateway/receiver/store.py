@@ -29,7 +29,7 @@ class RefusedError(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """`open_gaps`: named and not closed. `missing`: entries known to be missing, named or not."""
+    """`open_gaps`: named and not closed. `missing`: entries that should be here, named or not."""
 
     open_gaps: int = 0
     missing: int = 0
@@ -60,7 +60,7 @@ class Store(Protocol):
         ...
 
     def due(self, grace_ns: int) -> Collection[Key]:
-        """The tracks with a hole that is older than `grace_ns` and was not named yet."""
+        """The tracks with a hole that should have come `grace_ns` ago and was not named yet."""
         ...
 
     def held(self, hub: str, epoch: str) -> Mapping[Stream, Held]:
@@ -139,7 +139,7 @@ class SoleStore:
         return [
             key
             for key, track in self.ledger.tracks.items()
-            if any(not hole.named and now_ns - hole.since_ns >= grace_ns for hole in track.holes)
+            if any(hole.is_due(now_ns, grace_ns) for hole in track.holes)
         ]
 
     @property

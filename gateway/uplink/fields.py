@@ -208,3 +208,18 @@ class Fields:
         if not isinstance(value, list):
             raise self._wrong(key, "a list")
         return [Fields(item, f"{self._path}.{key}[{n}]") for n, item in enumerate(value)]
+
+    def spans(self, key: str, most: int) -> tuple[tuple[int, int], ...]:
+        """At most so many objects with `first` and `last`, in order and apart."""
+        found = tuple(
+            (span.integer("first", least=1), span.integer("last", least=1))
+            for span in self.objects(key)
+        )
+        if len(found) > most:
+            raise PayloadError(f"{self._path}.{key}", str(len(found)), f"at most {most}")
+        after = 0
+        for first, last in found:
+            if not after < first <= last:
+                raise PayloadError(f"{self._path}.{key}", f"{first} to {last}", "spans in order")
+            after = last
+        return found

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from gateway.config.delivery import Payload
 from gateway.journal.entry import Batch, SealedBatch, Stream
+from gateway.uplink.notice import Mark
 from gateway.uplink.outbound import Flight, Outbound
 from gateway.uplink.receipt import Held
 from gateway.uplink.release import Release
@@ -221,6 +222,10 @@ class Lane:
         cursor = self.released
         await asyncio.to_thread(self._source.acknowledge, self.stream, cursor)
         self.written, self.written_ns = cursor, now_ns
+
+    def mark(self) -> Mark:
+        """How far it reaches, for the heartbeat."""
+        return Mark.in_order(self.high_water, self.released)
 
     def status(self) -> StreamStatus:
         """How this stream stands."""

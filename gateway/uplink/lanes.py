@@ -164,7 +164,7 @@ class Lanes:
 
     def marks(self) -> dict[Stream, Mark]:
         """How far each stream reaches, for the heartbeat."""
-        return {lane.stream: Mark(lane.high_water, lane.released) for lane in self}
+        return {lane.stream: lane.mark() for lane in self}
 
     def status(self) -> dict[Stream, StreamStatus]:
         """How each stream stands."""

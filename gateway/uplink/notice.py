@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from gateway.clock import Clock, ClockReading, ClockState
 from gateway.config.hub import Hub
 from gateway.journal.entry import Stream
-from gateway.uplink.fields import PayloadError, dumps, loads
+from gateway.uplink.fields import Fields, Json, PayloadError, dumps, loads
+from gateway.uplink.spans import Spans
 from gateway.uplink.times import iso_time
 from gateway.uplink.wire import Outgoing
 
 STATUS_SCHEMA = "wardlink.status/1"
 HEARTBEAT_SCHEMA = "wardlink.heartbeat/1"
+MAX_PENDING = 256
+"""Spans of one stream in a heartbeat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +50,38 @@ class HubStatus:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """How far a stream reaches: durable in the journal, and acknowledged without a hole by the broker."""
+    """How far a stream reaches: durable in the journal, and delivered or gone without a hole.
+
+    Attributes:
+        pending: what of it is still to come, as (first, last) in order; everything else was delivered or is gone.
+    """
 
     high_water: int
     acknowledged: int
+    pending: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def in_order(cls, high_water: int, acknowledged: int) -> "Mark":
+        """Of one that sends from the first to the last."""
+        return cls(high_water, acknowledged, tuple(Spans([(acknowledged + 1, high_water)])))
+
+
+def mark_fields(mark: Mark) -> dict[str, Json]:
+    """A mark as it stands in a heartbeat."""
+    return {
+        "high_water": mark.high_water,
+        "acknowledged": mark.acknowledged,
+        "pending": tuple({"first": first, "last": last} for first, last in mark.pending),
+    }
+
+
+def read_mark(fields: Fields) -> Mark:
+    """What `mark_fields` made. A hub that says nothing of `pending` sends in order. Raises PayloadError."""
+    high_water = fields.integer("high_water", least=0)
+    acknowledged = fields.integer("acknowledged", least=0)
+    if fields.has("pending"):
+        return Mark(high_water, acknowledged, fields.spans("pending", MAX_PENDING))
+    return Mark.in_order(high_water, acknowledged)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +107,7 @@ class Heartbeat:
                 "boottime_ns": self.clock.boottime_ns,
                 "wall_ns": self.clock.wall_ns,
                 "error_ns": self.clock.error_ns,
-                "streams": {
-                    stream: {"high_water": mark.high_water, "acknowledged": mark.acknowledged}
-                    for stream, mark in self.marks.items()
-                },
+                "streams": {stream: mark_fields(mark) for stream, mark in self.marks.items()},
             }
         ).encode("ascii")
 
@@ -98,9 +126,7 @@ class Heartbeat:
         marks = {}
         for stream in Stream:
             if streams.has(stream):
-                mark = streams.object(stream)
-                high_water = mark.integer("high_water", least=0)
-                marks[stream] = Mark(high_water, mark.integer("acknowledged", least=0))
+                marks[stream] = read_mark(streams.object(stream))
         hub, epoch, boot_id = fields.text("hub"), fields.text("epoch"), fields.text("boot_id")
         return cls(hub, epoch, boot_id, clock, marks)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.journal.entry import Stream
-from gateway.uplink.fields import Fields, Json, PayloadError, dumps, loads
+from gateway.uplink.fields import Json, PayloadError, dumps, loads
 
 RECEIPT_SCHEMA = "wardlink.receipt/1"
 MAX_HOLES = 256
@@ -67,21 +67,6 @@ class Receipt:
         for stream in Stream:
             if streams.has(stream):
                 part = streams.object(stream)
-                held[stream] = Held(part.integer("high", least=0), _holes(part))
+                held[stream] = Held(part.integer("high", least=0), part.spans("holes", MAX_HOLES))
         hub, receiver, epoch = fields.text("hub"), fields.text("receiver"), fields.text("epoch")
         return cls(hub, receiver, epoch, held)
-
-
-def _holes(part: Fields) -> tuple[tuple[int, int], ...]:
-    holes = tuple(
-        (hole.integer("first", least=1), hole.integer("last", least=1))
-        for hole in part.objects("holes")
-    )
-    if len(holes) > MAX_HOLES:
-        raise PayloadError("message.holes", str(len(holes)), f"at most {MAX_HOLES}")
-    after = 0
-    for first, last in holes:
-        if not after < first <= last:
-            raise PayloadError("message.holes", f"{first} to {last}", "spans in order")
-        after = last
-    return holes

@@ -51,7 +51,7 @@ class Receiver:
 
     def receive(self, epoch: str, stream: Stream, records: dict[int, Record]) -> None:
         span = Span(min(records), max(records))
-        taken = self._ledger.receive(Key("hub-1", stream, epoch), span, 0)
+        taken = self._ledger.receive(Key("hub-1", stream, epoch), span)
         self.repeats += taken.repeats
         kept = self.kept[stream]
         for new in taken.new:

@@ -48,7 +48,7 @@ class Link:
             for piece in slices(batch, self.sent, 1 << 30, MAX_PAYLOAD_BYTES):
                 self._take(Outgoing(notices.topic(Stream.WAVEFORM), piece.payload))
             self.sent = batch.last_sequence
-        mark = Mark(journal.high_water(Stream.WAVEFORM), self.sent)
+        mark = Mark.in_order(journal.high_water(Stream.WAVEFORM), self.sent)
         self._take(notices.heartbeat(self.clock, {Stream.WAVEFORM: mark}))
 
     def _take(self, message: Outgoing) -> None:

@@ -43,9 +43,9 @@ def batch(first: int, count: int, stream: Stream = Stream.VITALS) -> Incoming:
     return said(NOTICES.topic(stream), unsigned(first, count, stream))
 
 
-def beat(boottime_ns: int, high_water: int, acknowledged: int) -> Incoming:
+def beat(boottime_ns: int, high_water: int, acknowledged: int, *streams: Stream) -> Incoming:
     reading = ClockReading(boottime_ns, 2, ClockState.UNSET)
-    marks = {Stream.VITALS: Mark(high_water, acknowledged)}
+    marks = dict.fromkeys(streams or (Stream.VITALS,), Mark.in_order(high_water, acknowledged))
     payload = Heartbeat(HUB.id, EPOCH, "boot-1", reading, marks).encode()
     return said(NOTICES.topic("heartbeat"), payload)
 
@@ -127,6 +127,8 @@ def test_a_gap_is_named_and_closed() -> None:
     intake = make_intake()
     take(intake, batch(1, 1))
     take(intake, batch(4, 1))
+    assert intake.name_gaps() == []  # it may be still to come
+    take(intake, beat(1, 4, 4))
     (gap,) = cast("list[dict[str, Any]]", intake.name_gaps())
     assert (gap["type"], gap["first"], gap["last"], gap["count"], gap["cause"]) == (
         "gap",
@@ -146,7 +148,12 @@ def test_a_heartbeat_proves_a_cut_tail_and_an_old_one_proves_nothing() -> None:
     intake = make_intake()
     take(intake, batch(1, 3))
     (line,) = take(intake, beat(10, 9, 5))
-    assert line["streams"]["vitals"] == {"high_water": 9, "acknowledged": 5, "received": 5}
+    assert line["streams"]["vitals"] == {
+        "high_water": 9,
+        "acknowledged": 5,
+        "pending": ({"first": 6, "last": 9},),
+        "received": 5,
+    }
     (gap,) = cast("list[dict[str, Any]]", intake.name_gaps())
     assert (gap["first"], gap["last"], gap["cause"]) == (4, 5, "tail")
     _, rollback = take(intake, beat(20, 7, 5))
@@ -195,6 +202,8 @@ def test_a_restart_knows_exactly_what_was_written(tmp_path: Path, saved_after: i
         k: (t.high, t.claimed) for k, t in ledger.tracks.items()
     }
     second = make_intake(restored)
+    assert second.name_gaps() == []
+    take(second, beat(6, 9, 8))
     assert second.name_gaps() == []
     assert take(second, batch(1, 3)) == []
     assert take(second, beat(5, 1, 1)) == []

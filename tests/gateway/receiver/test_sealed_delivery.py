@@ -22,6 +22,7 @@ from gateway.receiver.intake import Intake
 from gateway.receiver.ledger import Ledger
 from gateway.receiver.lines import Lines, load, save
 from gateway.receiver.receive import Receiver
+from gateway.uplink.notice import Mark, Notices
 from gateway.uplink.paho_wire import hub_wires
 from gateway.uplink.receipts import Receipts
 from gateway.uplink.sealed import sealed_slice
@@ -114,6 +115,9 @@ def test_swapped_dropped_and_repeated_messages(tmp_path: Path) -> None:
         # In another order they are still themselves; one that never came is a gap; an old one is a repeat.
         got = [line["sequence"] for message in (two, one, four) for line in take(taker, message)]
         assert got == [2, 1, 4]
+        notices = Notices(HUB, "test", journal.epoch)
+        beat = notices.heartbeat(SystemClock(), {Stream.VITALS: Mark.in_order(4, 4)})
+        take(taker, said(beat.topic, beat.payload, KEY))
         gaps = [
             line
             for line in cast("list[dict[str, Any]]", taker.name_gaps())

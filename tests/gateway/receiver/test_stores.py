@@ -155,7 +155,7 @@ def test_what_is_no_data_is_kept_beside(place: Place) -> None:
 def test_a_gap_that_closes_in_part_is_cut(place: Place) -> None:
     store = sql_store(place)
     intake = intake_of(store)
-    intake.take([batch(1, 1), batch(10, 1)])
+    intake.take([batch(1, 1), batch(10, 1), beat(1, 10, 10)])
     intake.name_gaps()
     assert intake.report().open_gaps == 1
     intake.take([batch(4, 2)])
@@ -254,9 +254,10 @@ def succeed(call: Callable[[], object]) -> None:
 def test_three_receivers_take_each_entry_once_and_name_each_gap_once(place: Place) -> None:
     """Threads with a connection each, the same messages in another order: nobody may see another's half."""
     rng = random.Random(7)
+    streams = Stream.VITALS, Stream.ALARM
     messages = [
         batch(first, 4, stream)
-        for stream in (Stream.VITALS, Stream.ALARM)
+        for stream in streams
         for first in range(1, 121, 4)
         if first not in {41, 81}
     ]
@@ -271,6 +272,7 @@ def test_three_receivers_take_each_entry_once_and_name_each_gap_once(place: Plac
             for n in range(0, len(mine), 3):
                 succeed(lambda: lines.extend(intake.take(mine[n : n + 3])))  # noqa: B023
             begun.wait()
+            succeed(lambda: lines.extend(intake.take([beat(1, 120, 120, *streams)])))
             for _ in range(3):
                 lines.extend(intake.name_gaps())
         except BaseException as failure:  # noqa: BLE001 - told by the test's thread
@@ -313,7 +315,7 @@ def test_three_receivers_take_each_entry_once_and_name_each_gap_once(place: Plac
 
 def test_a_hole_that_another_is_just_filling_is_no_gap(place: Place) -> None:
     first, second = sql_store(place), sql_store(place)
-    intake_of(first, grace_s=30).take([batch(1, 1), batch(3, 1)])
+    intake_of(first, grace_s=30).take([batch(1, 1), batch(3, 1), beat(1, 3, 3)])
     assert intake_of(second, grace_s=30).name_gaps() == []
     assert second.totals().missing == 1
     assert intake_of(second, grace_s=30).take([batch(2, 1)])[0]["sequence"] == 2
@@ -329,7 +331,7 @@ def test_a_hole_from_before_a_restart_of_the_machine_gets_its_grace_anew(tmp_pat
 
     path = tmp_path / "db"
     old = SqlStore(sqlite(path), SystemClock())
-    intake_of(old).take([batch(1, 1), batch(3, 1)])
+    intake_of(old).take([batch(1, 1), batch(3, 1), beat(1, 3, 3)])
     old.close()
     store = SqlStore(sqlite(path), Young())
     assert intake_of(store, grace_s=1).name_gaps() == []

@@ -307,7 +307,8 @@ def test_a_drain_delivers_says_goodbye_and_ends() -> None:
         await run
         assert bench.wire.ended == "closed"
         beat, farewell = bench.wire.published[-2:]
-        assert json.loads(beat.payload)["streams"]["vitals"] == {"high_water": 3, "acknowledged": 3}
+        mark = json.loads(beat.payload)["streams"]["vitals"]
+        assert mark == {"high_water": 3, "acknowledged": 3, "pending": []}
         assert json.loads(farewell.payload)["state"] == "offline"
         assert farewell.retain
         assert bench.uplink.status().state is State.STOPPED
