@@ -6,7 +6,6 @@ import base64
 import json
 import logging
 import os
-import random
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -17,7 +16,6 @@ import drivers
 import gateway
 from drivers.contract import BleLink, Driver
 from gateway import __version__, memory, status, view
-from gateway.clock import SystemClock
 from gateway.config.load import Config, load
 from gateway.journal.errors import JournalError
 from gateway.journal.keys import KEY_FILE, HubKey
@@ -27,8 +25,6 @@ from gateway.tables import ConfigError
 
 # What only some commands need is imported in them: the half with the devices loads nothing that speaks to a network,
 # the half with the network no driver and no kernel, and each is as small as it can be.
-
-log = logging.getLogger(__name__)
 
 OK, FAILED, USAGE = 0, 1, 2
 DEFAULT_CONFIG = Path("/etc/wardlink/wardlink.toml")
@@ -120,43 +116,16 @@ def uplink(arguments: argparse.Namespace) -> int:
 
 
 def receive(arguments: argparse.Namespace) -> int:
-    """Receive from the broker, prove that nothing is missing, write JSON lines."""
-    from gateway.receiver.open import open_store  # noqa: PLC0415
-    from gateway.receiver.receive import Receiver  # noqa: PLC0415 - speaks to the network
+    """Receive from the broker, prove that nothing is missing, write a file or a database."""
+    from gateway import cli_receive  # noqa: PLC0415 - speaks to the network
 
     config = load_receiver(arguments.config)
     key = _key(config.state_dir)
-    clock = SystemClock()
-    receiver = Receiver(
-        config.broker,
-        config.tenant,
-        config.hubs,
-        clock,
-        store=open_store(config, clock),
-        client_id=f"wardlink-receiver-{config.tenant}-{config.id}",
-        rng=random.SystemRandom(),
-        name=config.id,
-        sign=key.sign,
-        clinic_key=ClinicKey.load(config.clinic_key_file) if config.clinic_key_file else None,
-        share=config.share,
-        grace_s=config.grace_s,
-        session_expiry_s=config.session_expiry_s,
-    )
 
     async def until(stop: asyncio.Event) -> None:
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(receiver.run())
-            await stop.wait()
-            task.cancel()
+        await cli_receive.receive(config, key, stop, as_json=arguments.json)
 
     _serve(until)
-    report = receiver.report()
-    log.info(
-        "receiver: %d entries, %d repeats removed, %d open gaps",
-        report.entries,
-        report.repeats,
-        report.open_gaps,
-    )
     return OK
 
 
@@ -295,7 +264,7 @@ COMMANDS = (
     Command("run", run, "the hub's configuration"),
     Command("acquire", acquire, "the hub's configuration"),
     Command("uplink", uplink, "the hub's configuration"),
-    Command("receive", receive, "the receiver's configuration"),
+    Command("receive", receive, "the receiver's configuration", as_json=True),
     Command(
         "status",
         show_status,

@@ -4,9 +4,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from gateway.clock import ClockState
 from gateway.receiver.dialects import Dialect
 from gateway.receiver.store import RefusedError, StoreError
-from gateway.receiver.tables import SCHEMA, SCHEMA_VERSION, TABLES, Row, Table, Value
+from gateway.receiver.tables import (
+    CLOCKS,
+    ENTRIES,
+    SCHEMA,
+    SCHEMA_VERSION,
+    TABLES,
+    TIMED_ENTRIES,
+    Row,
+    Table,
+    Value,
+)
 
 Rows = Mapping[str, tuple[Table, list[Row]]]
 """What is to be inserted, by the name of its table."""
@@ -76,12 +87,16 @@ class Database:
         return between.join(f"{column} = {self.dialect.mark}" for column in columns)
 
     def insert(self, rows: Rows) -> None:
-        """What is there already stays as it is."""
+        """What is there already stays as it is, or gives way, as the table says."""
         for table, new in rows.values():
             columns = tuple(new[0])
+            conflict = "DO NOTHING"
+            if table.newest_holds:
+                sets = ", ".join(f"{column} = excluded.{column}" for column in columns)
+                conflict = f"({', '.join(table.key)}) DO UPDATE SET {sets}"
             self._run_all(
                 f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({self.marks(columns)})"
-                " ON CONFLICT DO NOTHING",
+                f" ON CONFLICT {conflict}",
                 [tuple(row[column] for column in columns) for row in new],
             )
 
@@ -114,8 +129,10 @@ class Database:
             self.begin()
             if dialect.setup_lock is not None:
                 self.run(dialect.setup_lock)
-            for statement in definition(dialect):
-                self.run(statement)
+            # Another receiver may have made them while this one waited.
+            if self.run(dialect.schema_is_there).fetchone()[0] is None:
+                for statement in definition(dialect):
+                    self.run(statement)
             self.insert({SCHEMA.name: (SCHEMA, [{"version": SCHEMA_VERSION}])})
             self.commit()
         (version,) = self.run(f"SELECT max(version) FROM {SCHEMA.name}").fetchone()
@@ -135,9 +152,15 @@ def definition(dialect: Dialect) -> Iterator[str]:
             for name, kind in table.columns.items()
         ]
         key = f"PRIMARY KEY ({', '.join(table.key)})"
-        yield f"CREATE TABLE IF NOT EXISTS {table.name} ({', '.join([*columns, key])})"
+        yield f"CREATE TABLE {table.name} ({', '.join([*columns, key])})"
         for column, covered in table.indexes:
-            yield (
-                f"CREATE INDEX IF NOT EXISTS {table.name}_{column} ON {table.name} ({column})"
-                f" WHERE {covered}"
-            )
+            yield (f"CREATE INDEX {table.name}_{column} ON {table.name} ({column}) WHERE {covered}")
+    moment = dialect.moment.format(ns="(c.wall_ns + e.boottime_ns - c.boottime_ns)")
+    known = f"c.wall_ns IS NOT NULL AND c.state <> '{ClockState.UNSET}'"
+    yield (
+        f"CREATE VIEW {TIMED_ENTRIES} AS SELECT e.*,"
+        f" CASE WHEN {known} THEN {moment} ELSE e.time END AS best_time,"
+        f" CASE WHEN {known} THEN c.state ELSE e.clock END AS best_clock"
+        f" FROM {ENTRIES.name} e LEFT JOIN {CLOCKS.name} c"
+        " ON c.hub = e.hub AND c.epoch = e.epoch AND c.boot_id = e.boot_id"
+    )

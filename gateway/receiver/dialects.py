@@ -29,6 +29,7 @@ class Dialect:
         lock: makes a SELECT keep its rows until the end of the transaction; nothing where `begin` keeps them all.
         setup_lock: keeps all others out while the tables are made.
         schema_is_there: answers one row, with a null where the tables were never made.
+        moment: a time, from `{ns}` since 1970.
         now_ns: answers the time on a clock that all receivers share; None where they share the machine's.
         connect: a connection in autocommit mode.
         errors: all that the driver raises.
@@ -42,6 +43,7 @@ class Dialect:
     lock: str
     setup_lock: str | None
     schema_is_there: str
+    moment: str
     now_ns: str | None
     connect: Callable[[], Any]
     errors: tuple[type[Exception], ...]
@@ -71,6 +73,10 @@ def sqlite(path: Path) -> Dialect:
         lock="",
         setup_lock=None,
         schema_is_there="SELECT max(name) FROM sqlite_master WHERE name = 'wardlink_schema'",
+        moment=(
+            "strftime('%Y-%m-%dT%H:%M:%S', {ns} / 1000000000, 'unixepoch')"
+            " || printf('.%06dZ', {ns} / 1000 % 1000000)"
+        ),
         now_ns=None,
         connect=connect,
         errors=(sqlite3.Error, OSError, OverflowError, UnicodeError),
@@ -150,7 +156,12 @@ def postgresql(conninfo: str) -> Dialect:
         begin="BEGIN ISOLATION LEVEL READ COMMITTED",
         lock=" FOR UPDATE",
         setup_lock="SELECT pg_advisory_xact_lock(hashtext('wardlink_schema'))",
-        schema_is_there="SELECT to_regclass('wardlink_schema')::text",
+        # Not to_regclass: in a transaction that waited for a lock it may not see what was made meanwhile.
+        schema_is_there=(
+            "SELECT max(relname::text) FROM pg_class"
+            " WHERE relname = 'wardlink_schema' AND pg_table_is_visible(oid)"
+        ),
+        moment="timestamptz 'epoch' + {ns} / 1000 * interval '1 microsecond'",
         now_ns="SELECT (extract(epoch FROM clock_timestamp()) * 1000000000)::bigint",
         connect=connect,
         errors=(psycopg.Error, UnicodeError),

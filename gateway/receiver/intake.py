@@ -30,13 +30,14 @@ from gateway.uplink.wire import Incoming
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What came in since the start; `open_gaps` and `missing` as they stand in the store."""
+    """What came in since the start, from how many hubs; `open_gaps` and `missing` as they stand in the store."""
 
     entries: int
     repeats: int
     rejected: int
     open_gaps: int
     missing: int
+    hubs: int
 
 
 @dataclass(slots=True)
@@ -81,7 +82,12 @@ class Intake:
         """Counts, as of the last transaction."""
         count, totals = self._count, self._totals
         return Report(
-            count.entries, count.repeats, count.rejected, totals.open_gaps, totals.missing
+            count.entries,
+            count.repeats,
+            count.rejected,
+            totals.open_gaps,
+            totals.missing,
+            len(self._epochs),
         )
 
     def take(self, messages: Iterable[Incoming]) -> list[Line]:

@@ -40,12 +40,19 @@ Row = dict[str, Value]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table. `key` is its primary key; `indexes` are a column and the rows that it covers."""
+    """A table.
+
+    Attributes:
+        key: its primary key.
+        indexes: a column, and the rows that it covers.
+        newest_holds: a row takes the place of the one with its key; elsewhere what is there stays.
+    """
 
     name: str
     key: tuple[str, ...]
     columns: Mapping[str, Type]
     indexes: tuple[tuple[str, str], ...] = ()
+    newest_holds: bool = False
 
 
 _STREAM: dict[str, Type] = {"hub": T, "stream": T, "epoch": T}
@@ -108,6 +115,23 @@ GAPS = Table(
         "closed_at": W,
     },
 )
+CLOCKS = Table(
+    "clocks",
+    ("hub", "epoch", "boot_id"),
+    {
+        "hub": T,
+        "epoch": T,
+        "boot_id": T,
+        "boottime_ns": N,
+        "wall_ns": N,
+        "state": T,
+        "error_ns": N,
+        "received_at": W,
+    },
+    newest_holds=True,
+)
+TIMED_ENTRIES = "timed_entries"
+"""A view: entries with the best time that is known now, however it was known when they came."""
 REJECTED = Table(
     "rejected",
     ("digest", "reason"),
@@ -145,7 +169,7 @@ HUBS = Table(
 )
 SCHEMA = Table("wardlink_schema", ("version",), {"version": N})
 
-TABLES = (SCHEMA, ENTRIES, PARTS, GAPS, REJECTED, HEARTBEATS, STATUSES, TRACKS, HUBS)
+TABLES = (SCHEMA, ENTRIES, PARTS, GAPS, CLOCKS, REJECTED, HEARTBEATS, STATUSES, TRACKS, HUBS)
 
 
 # --- From lines to rows ------------------------------------------------------------------------------------
@@ -222,7 +246,13 @@ def _entry(line: Line) -> Iterator[tuple[Table, Row]]:
         raise TypeError(f"record: got {type(record).__name__}, expected a mapping")
     # The samples have a column of their own; twice would be half of the database.
     kept = {key: value for key, value in record.items() if key != "samples"}
-    yield ENTRIES, _row(ENTRIES, {**line, "type": record["type"], "record": kept}, record)
+    # The boot that `boottime_ns` belongs to: a correction may have been made in another.
+    own = {
+        "type": record["type"],
+        "record": kept,
+        "boot_id": record.get("boot_id", line["boot_id"]),
+    }
+    yield ENTRIES, _row(ENTRIES, {**line, **own}, record)
     parts = record.get("parts")
     for number, part in enumerate(parts if isinstance(parts, list | tuple) else ()):
         if isinstance(part, Mapping):
@@ -232,6 +262,10 @@ def _entry(line: Line) -> Iterator[tuple[Table, Row]]:
 def _gap(line: Line) -> Iterator[tuple[Table, Row]]:
     at = {"first_sequence": line["first"], "last_sequence": line["last"]}
     yield GAPS, _row(GAPS, {**line, **at, "named_at": line["received_at"]})
+
+
+def _clock(line: Line) -> Iterator[tuple[Table, Row]]:
+    yield CLOCKS, _row(CLOCKS, line)
 
 
 def _rejected(line: Line) -> Iterator[tuple[Table, Row]]:
@@ -250,6 +284,7 @@ def _status(line: Line) -> Iterator[tuple[Table, Row]]:
 ROWS: Mapping[str, Callable[[Line], Iterator[tuple[Table, Row]]]] = {
     "entry": _entry,
     "gap": _gap,
+    "clock": _clock,
     "rejected": _rejected,
     "heartbeat": _heartbeat,
     "status": _status,

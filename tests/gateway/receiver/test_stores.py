@@ -23,6 +23,7 @@ from gateway.receiver.lines import LinesStore
 from gateway.receiver.sql import SqlStore
 from gateway.receiver.store import Line, RefusedError, Store, StoreError
 from gateway.receiver.tables import HUBS, SCHEMA, SCHEMA_VERSION, TABLES
+from gateway.uplink.fields import Json
 from gateway.uplink.notice import HubStatus
 from gateway.uplink.slices import slices
 from gateway.uplink.wire import Incoming
@@ -169,6 +170,41 @@ def test_a_gap_that_closes_in_part_is_cut(place: Place) -> None:
     store.close()
     assert intake.report().open_gaps == 0
     assert query(*place, "SELECT * FROM gaps WHERE closed_at IS NULL") == []
+
+
+def test_what_is_learnt_of_a_clock_times_what_came_before(place: Place) -> None:
+    store = sql_store(place)
+    intake_of(store).take([batch(1, 2)])
+
+    def learn(wall_ns: int, state: str) -> None:
+        store.begin((), ())
+        line: dict[str, Json] = {"type": "clock", "hub": HUB.id, "epoch": EPOCH}
+        reading: dict[str, Json] = {
+            "boottime_ns": 500,
+            "wall_ns": wall_ns,
+            "state": state,
+            "error_ns": 7,
+        }
+        reading |= {"boot_id": "boot-1", "received_at": "2027-01-15T08:00:00.000000Z"}
+        store.commit([line | reading])
+
+    def best() -> list[tuple[str, str]]:
+        rows = query(*place, "SELECT * FROM timed_entries ORDER BY sequence")
+        return [(str(row["best_time"])[:26].replace(" ", "T"), row["best_clock"]) for row in rows]
+
+    before = best()
+    assert before[0][0].startswith("2027-01-15T07:59:59")
+    learn(0, "unset")
+    assert best() == before
+    learn(1_900_000_000_000_000_500, "restored")
+    learn(1_900_000_000_123_456_500, "synchronised")
+    assert best() == [
+        ("2030-03-17T17:46:40.123457", "synchronised"),
+        ("2030-03-17T17:46:40.123458", "synchronised"),
+    ]
+    store.close()
+    (clock,) = query(*place, "SELECT * FROM clocks")
+    assert (clock["state"], clock["error_ns"]) == ("synchronised", 7)
 
 
 # --- Against the store in memory ---------------------------------------------------------------------------
