@@ -16,6 +16,7 @@ from gateway.journal.reader import JournalReader
 from gateway.journal.readers import choose
 from gateway.notify import Notifier
 from gateway.uplink.paho_wire import hub_wires
+from gateway.uplink.patience import timing_of
 from gateway.uplink.receipts import Receipts
 from gateway.uplink.signature import VerifyKeys
 from gateway.uplink.uplink import Uplink
@@ -104,6 +105,7 @@ class Deliver:
             version=__version__,
             window_bytes=config.broker.window_bytes,
             rng=random.SystemRandom(),
+            timing=timing_of(config.broker),
             receipts=Receipts(hub, self._reader.epoch, VerifyKeys(config.delivery.receivers))
             if by_receiver
             else None,

@@ -37,6 +37,8 @@ class Broker:
     keepalive_s: int = 30
     window_bytes: int = 131_072
     other_hosts: tuple[str, ...] = ()
+    backoff_first_s: int = 1
+    backoff_most_s: int = 120
 
 
 def tls_keys(folder: Path) -> tuple[Key, ...]:
@@ -75,6 +77,13 @@ BROKER_KEYS = (
         "most bytes sent and not yet acknowledged: about bandwidth times round trip",
         131_072,
     ),
+    Key(
+        "backoff_first_s",
+        integer(1, 3600, "seconds"),
+        "after a lost connection the next try comes at random within this time; it doubles with each failure",
+        1,
+    ),
+    Key("backoff_most_s", integer(1, 3600, "seconds"), "until it is this", 120),
 )
 
 
@@ -107,4 +116,9 @@ def read_broker(reader: Reader, root: Mapping[str, object], folder: Path) -> Bro
             break
     if len(set(hosts)) < len(hosts):
         reader.fault("broker.other_hosts", f"{values['host']} again", "nodes beside broker.host")
+    first_s, most_s = values["backoff_first_s"], values["backoff_most_s"]
+    if isinstance(first_s, int) and isinstance(most_s, int) and first_s > most_s:
+        reader.fault(
+            "broker.backoff_first_s", f"{first_s} s", f"at most backoff_most_s, {most_s} s"
+        )
     return build(Broker, reader, {**values, "tls": tls})

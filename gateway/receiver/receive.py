@@ -21,7 +21,7 @@ from gateway.receiver.intake import Intake, Report
 from gateway.receiver.store import Store, StoreError
 from gateway.uplink.nodes import nodes_in_turn
 from gateway.uplink.paho_wire import PahoWire
-from gateway.uplink.patience import NS_PER_S, Backoff, Timing
+from gateway.uplink.patience import NS_PER_S, Backoff, Timing, timing_of
 from gateway.uplink.receipt import Receipt
 from gateway.uplink.wire import Incoming, Outgoing, Reason, Session, UplinkError
 
@@ -157,7 +157,7 @@ class Receiver:
             expiry_s=session_expiry_s,
             receive_maximum=RECEIVE_MAXIMUM,
         )
-        self._backoff = Backoff(timing or Timing(), rng)
+        self._backoff = Backoff(timing or timing_of(broker), rng)
         self._patience = Backoff(STORE_TIMING, rng)
         self._store = store
         self._intake = Intake(Checker(tenant, keys, clinic_key), store, clock, grace_s=grace_s)

@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.config.broker import Broker
 from gateway.uplink.wire import UplinkError
 
 NS_PER_S = 1_000_000_000
@@ -30,6 +31,11 @@ class Timing:
     answer: float = 10.0
     backoff_first: float = 1.0
     backoff_most: float = 120.0
+
+
+def timing_of(broker: Broker) -> Timing:
+    """As its configuration wants it."""
+    return Timing(backoff_first=broker.backoff_first_s, backoff_most=broker.backoff_most_s)
 
 
 class Backoff:

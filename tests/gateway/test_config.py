@@ -18,6 +18,7 @@ from gateway.config.load import Config, load
 from gateway.journal.entry import Stream
 from gateway.receiver.settings import load_receiver
 from gateway.tables import ConfigError
+from gateway.uplink.patience import Timing, timing_of
 
 CONFIG = Path(__file__).parents[2] / "config"
 DRIVERS = registry.all_drivers()
@@ -150,6 +151,19 @@ def test_each_node_of_a_broker_needs_tls_unless_it_is_this_machine(tmp_path: Pat
     assert set(faults(tmp_path, with_hosts('["localhost"]'))) == {"broker.other_hosts"}
     for wrong in ('["127.0.0.2", "127.0.0.2"]', '"127.0.0.2"', "[7]"):
         assert set(faults(tmp_path, with_hosts(wrong))) == {"broker.other_hosts"}
+
+
+def test_the_back_off_of_a_fleet_is_set(tmp_path: Path) -> None:
+    def with_waits(first: int, most: int) -> str:
+        waits = f"backoff_first_s = {first}\nbackoff_most_s = {most}"
+        return GOOD.replace('host = "localhost"', f'host = "localhost"\n{waits}')
+
+    timing = timing_of(check(tmp_path, with_waits(200, 600)).broker)
+    assert (timing.backoff_first, timing.backoff_most) == (200, 600)
+    assert timing_of(check(tmp_path, GOOD).broker) == Timing()
+    assert faults(tmp_path, with_waits(200, 100)) == {
+        "broker.backoff_first_s": "200 s | at most backoff_most_s, 100 s"
+    }
 
 
 def test_tls_files_must_be_there(tmp_path: Path) -> None:
