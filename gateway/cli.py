@@ -2,10 +2,8 @@
 
 import argparse
 import asyncio
-import base64
 import json
 import logging
-import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -20,6 +18,7 @@ from gateway.config.load import Config, load
 from gateway.journal.errors import JournalError
 from gateway.journal.keys import KEY_FILE, HubKey
 from gateway.journal.readers import ClinicKey
+from gateway.operator.settings import load_operator
 from gateway.receiver.settings import load_receiver
 from gateway.tables import ConfigError
 
@@ -129,6 +128,13 @@ def receive(arguments: argparse.Namespace) -> int:
     return OK
 
 
+def request(arguments: argparse.Namespace) -> int:
+    """Ask a hub for its status, live waveform, a stored range or more log; waits for the answers."""
+    from gateway import cli_request  # noqa: PLC0415 - speaks to the network
+
+    return cli_request.request(arguments)
+
+
 def show_status(arguments: argparse.Namespace) -> int:
     """Show what the running hub does."""
     runtime_dir = arguments.runtime_dir or _config(arguments.config).hub.runtime_dir
@@ -185,13 +191,14 @@ def check_config(arguments: argparse.Namespace) -> int:
     if arguments.schema:
         from gateway import schema  # noqa: PLC0415 - for this alone
 
-        made = schema.receiver_schema() if arguments.receiver else schema.hub_schema(_drivers())
+        form = "operator" if arguments.operator else "receiver" if arguments.receiver else ""
+        made = schema.SCHEMAS[form]() if form else schema.hub_schema(_drivers())
         print(json.dumps(made, indent=2))
         return OK
     try:
-        loaded = (
-            load_receiver(arguments.config) if arguments.receiver else _config(arguments.config)
-        )
+        load_it = load_operator if arguments.operator else load_receiver
+        other = arguments.receiver or arguments.operator
+        loaded = load_it(arguments.config) if other else _config(arguments.config)
     except ConfigError as error:
         if arguments.json:
             faults = [{"key": f.key, "got": f.got, "expected": f.expected} for f in error.faults]
@@ -216,33 +223,9 @@ def _key(state_dir: Path) -> HubKey:
 
 def show_key(arguments: argparse.Namespace) -> int:
     """Print the public key that the other end needs; makes the keys at the first call."""
-    if arguments.clinic:
-        return _show_clinic_key(arguments)
-    if arguments.receiver:
-        receiver = load_receiver(arguments.config)
-        name, key = receiver.id, _key(receiver.state_dir)
-    else:
-        hub = _config(arguments.config).hub
-        hub.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        name, key = hub.id, HubKey.find(hub.state_dir, os.environ)
-    text = base64.b64encode(key.verify_key).decode("ascii")
-    print(json.dumps({"id": name, "verify_key": text}) if arguments.json else text)
-    return OK
+    from gateway import cli_keys  # noqa: PLC0415 - for this alone
 
-
-def _show_clinic_key(arguments: argparse.Namespace) -> int:
-    """What hubs seal their journals for. The private half stays where the receiver is."""
-    receiver = load_receiver(arguments.config)
-    if receiver.clinic_key_file is None:
-        print(
-            f"wardlink: {arguments.config}: there is no receiver.clinic_key_file; say where the"
-            " clinic's key is to be",
-            file=sys.stderr,
-        )
-        return USAGE
-    text = ClinicKey.load_or_create(receiver.clinic_key_file).public_text
-    print(json.dumps({"id": receiver.id, "clinic_key": text}) if arguments.json else text)
-    return OK
+    return cli_keys.show(arguments)
 
 
 def journal(arguments: argparse.Namespace) -> int:
@@ -265,6 +248,7 @@ COMMANDS = (
     Command("acquire", acquire, "the hub's configuration"),
     Command("uplink", uplink, "the hub's configuration"),
     Command("receive", receive, "the receiver's configuration", as_json=True),
+    Command("request", request, "the operator's or a receiver's configuration", as_json=True),
     Command(
         "status",
         show_status,
@@ -316,6 +300,7 @@ def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
             )
         if row.name in {"check-config", "key"}:
             sub.add_argument("--receiver", action="store_true", help="the file is a receiver's")
+            sub.add_argument("--operator", action="store_true", help="the file is an operator's")
         if row.name == "key":
             sub.add_argument(
                 "--clinic",
@@ -326,6 +311,10 @@ def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
             from gateway import cli_journal  # noqa: PLC0415 - they load what neither half may
 
             cli_journal.add_subcommands(sub, DEFAULT_CONFIG)
+        if row.name == "request" and "request" in argv:
+            from gateway import cli_request  # noqa: PLC0415 - speaks to the network
+
+            cli_request.add_options(sub)
         if row.name == "check-config":
             sub.add_argument("--schema", action="store_true", help="print the JSON Schema instead")
     return top

@@ -1,6 +1,7 @@
-"""`wardlink journal rotate-key` and `shred`: another key for a stopped hub, or none ever again."""
+"""`wardlink key`, and `wardlink journal rotate-key` and `shred`: another key for a stopped hub, or none ever again."""
 
 import argparse
+import base64
 import json
 import os
 import sys
@@ -12,10 +13,12 @@ from gateway.config.load import Config, load
 from gateway.journal import keyfile
 from gateway.journal.errors import JournalError
 from gateway.journal.keys import CREDENTIAL, KEY_FILE, HubKey, KeyKind, credential_path
-from gateway.journal.readers import choose
+from gateway.journal.readers import ClinicKey, choose
 from gateway.journal.rotation import rotate
 from gateway.journal.shred import shred
 from gateway.journal.storage import DISK
+from gateway.operator.settings import load_operator
+from gateway.receiver.settings import load_receiver
 
 OK, FAILED, USAGE = 0, 1, 2
 RECEIPT = "shred-receipt.json"
@@ -24,6 +27,38 @@ RECEIPT = "shred-receipt.json"
 
 def _config(arguments: argparse.Namespace) -> Config:
     return load(arguments.config, None)
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """Prints the public key of a hub, a receiver, an operator or the clinic; makes the keys at the first call."""
+    if arguments.clinic:
+        return _show_clinic(arguments)
+    if arguments.receiver or arguments.operator:
+        found = (load_receiver if arguments.receiver else load_operator)(arguments.config)
+        found.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        name, key = found.id, HubKey.load_or_create(found.state_dir / KEY_FILE)
+    else:
+        hub = _config(arguments).hub
+        hub.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        name, key = hub.id, HubKey.find(hub.state_dir, os.environ)
+    text = base64.b64encode(key.verify_key).decode("ascii")
+    print(json.dumps({"id": name, "verify_key": text}) if arguments.json else text)
+    return OK
+
+
+def _show_clinic(arguments: argparse.Namespace) -> int:
+    """What hubs seal their journals for. The private half stays where the receiver is."""
+    receiver = load_receiver(arguments.config)
+    if receiver.clinic_key_file is None:
+        print(
+            f"wardlink: {arguments.config}: there is no receiver.clinic_key_file; say where the"
+            " clinic's key is to be",
+            file=sys.stderr,
+        )
+        return USAGE
+    text = ClinicKey.load_or_create(receiver.clinic_key_file).public_text
+    print(json.dumps({"id": receiver.id, "clinic_key": text}) if arguments.json else text)
+    return OK
 
 
 def rotate_key(arguments: argparse.Namespace) -> int:

@@ -14,12 +14,17 @@ from gateway.config.load import Config
 from gateway.journal.keys import HubKey
 from gateway.journal.reader import JournalReader
 from gateway.journal.readers import choose
+from gateway.journal.storage import DISK
 from gateway.notify import Notifier
+from gateway.spool import Spool
+from gateway.uplink.commands import Commands, Inbox
+from gateway.uplink.judge import Judge
 from gateway.uplink.paho_wire import hub_wires
 from gateway.uplink.patience import timing_of
 from gateway.uplink.receipts import Receipts
 from gateway.uplink.signature import VerifyKeys
 from gateway.uplink.uplink import Uplink
+from gateway.verbosity import Verbosity
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +59,8 @@ class Deliver:
         )
         self._uplink: Uplink | None = None
         self._delivering: asyncio.Task[None] | None = None
+        self._obeying: asyncio.Task[None] | None = None
+        self._inbox = Inbox() if config.commands.operators else None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Waits for a journal, delivers it until `stop` is set, then drains what is durable by then."""
@@ -76,6 +83,8 @@ class Deliver:
         log.info("uplink: looks for the journal")
         await self._reader.begin()
         uplink = self._uplink = self._build()
+        if self._inbox is not None:
+            self._obeying = group.create_task(self._obey(self._inbox, uplink), name="commands")
         self._delivering = group.create_task(uplink.run(), name="uplink")
         while True:
             await self._reader.advanced()
@@ -84,6 +93,8 @@ class Deliver:
     async def _end(self) -> None:
         if self._uplink is None or self._delivering is None:
             return
+        if self._obeying is not None:
+            self._obeying.cancel()
         self._reader.refresh()
         if not await self._uplink.drain(DRAIN_S):
             log.info("uplink: not all delivered; the rest stays in the journal")
@@ -99,6 +110,7 @@ class Deliver:
                 f"wardlink-{hub.tenant}-{hub.id}",
                 self._key.sign,
                 Receipts.filter(hub) if by_receiver else None,
+                Commands.filter(hub) if self._inbox is not None else None,
             ),
             self._clock,
             hub,
@@ -110,7 +122,30 @@ class Deliver:
             if by_receiver
             else None,
             delivery=config.delivery,
+            commands=None if self._inbox is None else self._inbox.put,
         )
+
+    async def _obey(self, inbox: Inbox, uplink: Uplink) -> None:
+        """Takes commands until cancelled. A disk that cannot remember them leaves everything else as it is."""
+        config, hub, epoch = self._config, self._config.hub, self._reader.epoch
+        try:
+            spool = await asyncio.to_thread(Spool, hub.state_dir, DISK)
+        except OSError as error:
+            log.warning("uplink: commands are not taken: %s", error)
+            return
+        commands = Commands(
+            hub,
+            epoch,
+            Judge(hub, epoch, config.commands.operators, config.device_names),
+            spool,
+            self._clock,
+            inbox=inbox,
+            asks=uplink.asks,
+            letters=uplink.letters,
+            verbosity=Verbosity(self._clock),
+            report=lambda: status.fetch_all(hub.runtime_dir),
+        )
+        await commands.run()
 
     async def _watch(self) -> None:
         """Feeds systemd's watchdog as long as the loop turns; a silent broker is no fault of this process."""

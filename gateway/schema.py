@@ -9,8 +9,10 @@ from gateway.config.commands import OPERATOR_KEYS
 from gateway.config.delivery import DELIVERY_KEYS, PAYLOAD_KEYS
 from gateway.config.device import device_keys
 from gateway.config.hub import hub_keys
+from gateway.config.hubs import HUBS_SCHEMA
 from gateway.config.journal import journal_keys
 from gateway.config.kinds import NAME, VERIFY_KEY
+from gateway.operator.settings import operator_keys
 from gateway.receiver.settings import receiver_keys
 from gateway.tables import schema_of
 
@@ -57,12 +59,32 @@ def hub_schema(drivers: Mapping[str, Driver]) -> dict[str, object]:
 
 def receiver_schema() -> dict[str, object]:
     """The JSON Schema of the receiver's configuration file."""
-    hubs = {"type": "object", "additionalProperties": VERIFY_KEY.schema, "minProperties": 1}
     root = schema_of(
         (),
-        {"receiver": schema_of(receiver_keys(Path())), "broker": _broker_schema(), "hubs": hubs},
+        {
+            "receiver": schema_of(receiver_keys(Path())),
+            "broker": _broker_schema(),
+            "hubs": HUBS_SCHEMA,
+        },
     )
     return _headed(root, "Wardlink receiver", ["receiver", "broker", "hubs"])
+
+
+def operator_schema() -> dict[str, object]:
+    """The JSON Schema of the operator's configuration file."""
+    root = schema_of(
+        (),
+        {
+            "operator": schema_of(operator_keys(Path())),
+            "broker": _broker_schema(),
+            "hubs": HUBS_SCHEMA,
+        },
+    )
+    return _headed(root, "Wardlink operator", ["operator", "broker", "hubs"])
+
+
+SCHEMAS = {"receiver": receiver_schema, "operator": operator_schema}
+"""Of the files that are not a hub's."""
 
 
 def _headed(root: dict[str, object], title: str, required: list[str]) -> dict[str, object]:

@@ -12,7 +12,7 @@ HALVES = {ACQUIRE: "acquire", UPLINK: "uplink"}
 ASK_S = 5.0
 
 
-class NoStatus(Exception):  # noqa: N818 - says what is so: nobody answers
+class NoStatus(OSError):  # noqa: N818 - says what is so: nobody answers
     """Nobody answers at this socket."""
 
 

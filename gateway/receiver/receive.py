@@ -153,7 +153,7 @@ class Receiver:
         self._session = Session(
             client_id,
             sign,
-            subscribe=topics if share is None else f"$share/{share}/{topics}",
+            subscribe=(topics if share is None else f"$share/{share}/{topics}",),
             expiry_s=session_expiry_s,
             receive_maximum=RECEIVE_MAXIMUM,
         )

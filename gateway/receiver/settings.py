@@ -6,7 +6,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from gateway.config.broker import Broker, read_broker
-from gateway.config.kinds import NAME, VERIFY_KEY, build, read_toml
+from gateway.config.hubs import read_hubs
+from gateway.config.kinds import NAME, build, read_toml
 from gateway.tables import ConfigError, Key, Reader, integer, one_of, path, text
 
 CONNINFO = text(
@@ -99,11 +100,7 @@ def load_receiver(source: Path) -> ReceiverConfig:
     if values:
         _check_output(reader, values)
     broker = read_broker(reader, root, folder)
-    hubs_table = reader.table(root.get("hubs"), "hubs") or {}
-    keys = tuple(Key(name, VERIFY_KEY, "the hub's verify key") for name in hubs_table)
-    hubs = reader.values(hubs_table, "hubs", keys)
-    if root.get("hubs") is not None and not hubs_table:
-        reader.fault("hubs", "no hub", 'one line a hub: "hub-id" = "its verify key"')
+    hubs = read_hubs(reader, root)
     config = build(ReceiverConfig, reader, {**values, "broker": broker, "hubs": hubs})
     if config is None:
         raise ConfigError(tuple(reader.faults))

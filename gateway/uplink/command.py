@@ -124,6 +124,11 @@ class Command:
         """Where it is published; with "+" as the operator, what a hub subscribes to."""
         return f"wardlink/1/{tenant}/{hub}/command/{operator}"
 
+    @staticmethod
+    def is_topic(topic: str) -> bool:
+        """Whether a command is what a message there ought to be."""
+        return topic.split("/")[-2:-1] == ["command"]
+
     def encode(self) -> bytes:
         """The payload. The times in words are for people."""
         if isinstance(self.asked, Refusal):

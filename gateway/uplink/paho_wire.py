@@ -8,9 +8,9 @@ event loop and do nothing else.
 
 import asyncio
 import contextlib
+import logging
 import random
 import socket
-import ssl
 import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -23,8 +23,9 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from gateway.config.broker import Broker, Protocol
-from gateway.uplink.dial import NO_WAY, Dialler
+from gateway.uplink.dial import Dialler
 from gateway.uplink.nodes import nodes_in_turn
+from gateway.uplink.refusal import STEP_LIMIT_S, connect_error
 from gateway.uplink.signature import signed
 from gateway.uplink.tls import is_loopback, tls_context
 from gateway.uplink.wire import (
@@ -42,9 +43,10 @@ from gateway.uplink.wire import (
 
 Dial = Callable[[str, int], Awaitable[socket.socket]]
 """Opens a TCP connection to host and port, or raises OSError."""
+log = logging.getLogger(__name__)
+
 CONNECT_LIMIT_S = 15.0
 """From name look-up to CONNACK. paho bounds each step from TLS on by `STEP_LIMIT_S`, but not their sum."""
-STEP_LIMIT_S = 10.0
 CLOSE_LIMIT_S = 2.0
 CONNACK_REASONS = {
     0x84: Reason.PROTOCOL,
@@ -92,6 +94,7 @@ class PahoWire:
         self._broker = broker
         self._is_v5 = broker.protocol is Protocol.V5
         self._session = session
+        self._filters = [*session.subscribe, *filter(None, [session.may_subscribe])]
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[Limits] = self._loop.create_future()
@@ -132,7 +135,7 @@ class PahoWire:
             ) from None
         except OSError as error:
             wire.abort()
-            raise _connect_error(broker, error) from error
+            raise connect_error(broker, error) from error
         except BaseException:
             wire.abort()
             raise
@@ -246,11 +249,11 @@ class PahoWire:
             hint = "; see broker.protocol" if kind is Reason.PROTOCOL else ""
             error = UplinkError(kind, text + hint)
             self._hand_over(self._fail, error)
-        elif self._session.subscribe is None:
+        elif not self._filters:
             self._hand_over(self._succeed, limits)
         else:
             self._limits = limits
-            client.subscribe(self._session.subscribe, qos=1)
+            client.subscribe([(name, 1) for name in self._filters])
 
     def _on_subscribe(
         self,
@@ -260,11 +263,15 @@ class PahoWire:
         reasons: list[ReasonCode],
         _properties: object,
     ) -> None:
-        if any(reason.is_failure for reason in reasons):
-            text = f"subscription to {self._session.subscribe}: got {reasons[0]}, expected QoS 1"
-            self._hand_over(self._fail, UplinkError(Reason.NOT_AUTHORISED, text))
-        else:
-            self._hand_over(self._succeed, self._limits)
+        for name, reason in zip(self._filters, reasons, strict=False):
+            if not reason.is_failure:
+                continue
+            text = f"subscription to {name}: got {reason}, expected QoS 1"
+            if name != self._session.may_subscribe:
+                self._hand_over(self._fail, UplinkError(Reason.NOT_AUTHORISED, text))
+                return
+            log.warning("uplink: %s; nobody can ask this hub for anything", text)
+        self._hand_over(self._succeed, self._limits)
 
     def _on_publish(
         self,
@@ -312,7 +319,7 @@ class PahoWire:
         self._ended.set()
         was_gone, self._gone = self._gone, True
         if not self._ready.done():
-            error = self._refusal or _connect_error(self._broker, failure)
+            error = self._refusal or connect_error(self._broker, failure)
             self._ready.set_exception(error)
             if was_gone:
                 self._ready.exception()  # nobody waits any more
@@ -347,34 +354,12 @@ def _cut(sock: Any) -> None:
             socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
-def _connect_error(broker: Broker, failure: Exception | None) -> UplinkError:
-    where = f"{broker.host}:{broker.port}"
-    match failure:
-        case ssl.SSLCertVerificationError():
-            # verify_message of a host name mismatch repeats the name; of the others it is OpenSSL's own sentence.
-            return UplinkError(Reason.TLS, f"{where}: its certificate: {failure.verify_message}")
-        case ssl.SSLError():
-            return UplinkError(Reason.TLS, f"{where}: {failure.reason or failure}")
-        case socket.gaierror():
-            return UplinkError(Reason.DNS, f"{where}: {failure.strerror}")
-        case TimeoutError():
-            return UplinkError(Reason.TIMEOUT, f"{where}: no answer within {STEP_LIMIT_S:g} s")
-        case OSError() if failure.errno in NO_WAY:
-            return UplinkError(Reason.UNREACHABLE, f"{where}: {failure.strerror}")
-        case OSError():
-            return UplinkError(Reason.REFUSED, f"{where}: {failure.strerror or failure}")
-        case None:
-            return UplinkError(
-                Reason.PROTOCOL,
-                f"{where}: closed before CONNACK; got no answer of MQTT {broker.protocol},"
-                " expected one; does the broker speak it? see broker.protocol",
-            )
-        case _:
-            return UplinkError(Reason.PROTOCOL, f"{where}: {type(failure).__name__}: {failure}")
-
-
 def hub_wires(
-    broker: Broker, client_id: str, sign: Callable[[bytes], bytes], receipts: str | None = None
+    broker: Broker,
+    client_id: str,
+    sign: Callable[[bytes], bytes],
+    receipts: str | None = None,
+    commands: str | None = None,
 ) -> WireFactory:
     """What an uplink connects with: each call is a fresh client with a clean session that signs what it sends.
 
@@ -382,11 +367,12 @@ def hub_wires(
 
     Args:
         receipts: the topic filter of its receipts; None when it waits for none.
+        commands: the topic filter of its commands; None when nobody may give any.
     """
     nodes = nodes_in_turn(broker, random.SystemRandom())
 
     async def connect(listener: Listener, will: Outgoing) -> PahoWire:
-        session = Session(client_id, sign, will, subscribe=receipts)
+        session = Session(client_id, sign, will, (receipts,) if receipts else (), commands)
         return await PahoWire.connect(next(nodes), session, listener)
 
     return connect

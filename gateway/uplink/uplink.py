@@ -9,13 +9,16 @@ import contextlib
 import logging
 import random
 from collections import deque
+from collections.abc import Callable
 
 from gateway.clock import Clock
 from gateway.config.delivery import Delivery
 from gateway.config.hub import Hub
 from gateway.uplink.asks import Asks
+from gateway.uplink.command import Command
 from gateway.uplink.lane import Source
 from gateway.uplink.lanes import Lanes
+from gateway.uplink.letters import Letters
 from gateway.uplink.notice import Notices
 from gateway.uplink.order import Policy, Unmetered
 from gateway.uplink.patience import NS_PER_S, Backoff, OnePath, Pace, Timing, to_ns
@@ -49,14 +52,17 @@ class Uplink:
         pace: Pace | None = None,
         policy: Policy | None = None,
         delivery: Delivery | None = None,
+        commands: Callable[[Incoming], None] | None = None,
     ) -> None:
         """With `receipts` the journal is given free on the receiver's word, otherwise on the broker's.
 
         Args:
             policy: what the link may carry; without one, everything.
             delivery: what the messages look like; without it, JSON.
+            commands: takes what came on the topic of commands, at once; without it nobody may give any.
         """
         self._receipts = receipts
+        self._commands = commands
         self._connect = connect
         self._clock = clock
         self._window_bytes = window_bytes
@@ -65,6 +71,8 @@ class Uplink:
         self._pace = pace or OnePath(self._timing, backoff)
         self.asks = Asks(clock, self.wake)
         """What somebody wants now, whatever the policy says: add, withdraw, progress."""
+        self.letters = Letters(self.wake)
+        """What is to be said beside the journal."""
         self._lanes = Lanes(
             source,
             backoff,
@@ -150,6 +158,7 @@ class Uplink:
         self._pending.clear()
         self._notice_flights.clear()
         self._inbox.clear()
+        self.letters.connected()
         wire = await self._connect(self, self._notices.status(online=False))
         self._state, self._trouble = State.CONNECTED, None
         self._pace.connected(self._clock.boottime_ns())
@@ -171,7 +180,7 @@ class Uplink:
             if self._lost is not None:
                 raise self._lost
             self._check_answers()
-            await self._take_receipts(wire)
+            await self._take_messages(wire)
             if self._clock.boottime_ns() >= self._heartbeat_ns:
                 self._pending.append(self._heartbeat())
                 self._heartbeat_ns = self._clock.boottime_ns() + to_ns(self._timing.heartbeat)
@@ -196,6 +205,11 @@ class Uplink:
             if self._pending:
                 self._notice_flights[wire.publish(self._pending.popleft())] = now
                 continue
+            if (letter := self.letters.next()) is not None:
+                message_id = wire.publish(letter)
+                self.letters.left(message_id, letter)
+                self._notice_flights[message_id] = now
+                continue
             if (probe := await self._lanes.probe(limit_bytes, now)) is not None:
                 stream, piece = probe
                 message = Outgoing(self._notices.topic(stream), piece.payload)
@@ -212,10 +226,13 @@ class Uplink:
             self._lanes.launch(lane, message_id, piece, self._clock.boottime_ns())
         return False
 
-    async def _take_receipts(self, wire: Wire) -> None:
+    async def _take_messages(self, wire: Wire) -> None:
         while self._inbox:
             message = self._inbox.popleft()
             wire.acknowledge(message.message_id)
+            if self._commands is not None and Command.is_topic(message.topic):
+                self._commands(message)
+                continue
             receipt = self._receipts.read(message) if self._receipts is not None else None
             if receipt is not None:
                 await self._lanes.receipt(receipt, self._clock.boottime_ns())
@@ -226,12 +243,13 @@ class Uplink:
         """A PUBACK came."""
         now = self._clock.boottime_ns()
         self._event.set()
+        self.letters.answered(message_id)
         sent_ns = self._notice_flights.pop(message_id, None)
         if sent_ns is not None:
             self._pace.answered(sent_ns, now, accepted=False)
             if refusal is not None:
                 self._refusals += 1
-                log.warning("uplink: status, heartbeat or probe refused: %s", refusal)
+                log.warning("uplink: status, heartbeat, probe or answer refused: %s", refusal)
             return
         flight = self._lanes.land(message_id, refusal, now)
         if flight is not None:
@@ -243,7 +261,7 @@ class Uplink:
         self._event.set()
 
     def arrived(self, message: Incoming) -> None:
-        """A receipt came. They are given at QoS 1, so the session's Receive Maximum bounds those that wait."""
+        """A receipt or a command came. They are given at QoS 1, so the session's Receive Maximum bounds those that wait."""
         if message.message_id:
             self._inbox.append(message)
             self._event.set()

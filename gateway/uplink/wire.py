@@ -118,7 +118,8 @@ class Session:
 
     Attributes:
         sign: signs what it sends, the will too; None for a client that sends nothing.
-        subscribe: a topic filter, taken at QoS 1 and acknowledged by hand.
+        subscribe: topic filters, taken at QoS 1 and acknowledged by hand; if one is refused there is no connection.
+        may_subscribe: a topic filter that the broker may refuse: then the connection stands, and the log says so.
         expiry_s: how long the broker keeps the session; 0 begins a clean one. MQTT 3.1.1 cannot say how long: there it
             is the broker's own setting.
         receive_maximum: how many messages the broker may send unacknowledged. MQTT 3.1.1 cannot say it.
@@ -127,7 +128,8 @@ class Session:
     client_id: str
     sign: Callable[[bytes], bytes] | None = None
     will: Outgoing | None = None
-    subscribe: str | None = None
+    subscribe: tuple[str, ...] = ()
+    may_subscribe: str | None = None
     expiry_s: int = 0
     receive_maximum: int = 64
     maximum_packet_bytes: int = 1_048_576
