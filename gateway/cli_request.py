@@ -128,5 +128,5 @@ def _print(response: Response) -> None:
     parts = [f"{response.hub} {response.kind or 'command'}: {response.answer}"]
     parts += [f" ({response.reason})"] if response.reason else []
     parts += [f": {response.text}"] if response.text else []
-    parts += [f"; {key} {value}" for key, value in response.details.items()]
+    parts += [f"; {key} {dumps(value)}" for key, value in response.details.items()]
     print("".join(parts), flush=True)

@@ -16,6 +16,7 @@ from gateway.config.commands import CommandKind
 from gateway.config.delivery import Payload
 from gateway.config.load import Config, load
 from gateway.journal.entry import Stream
+from gateway.operator.settings import load_operator
 from gateway.receiver.settings import load_receiver
 from gateway.tables import ConfigError
 from gateway.uplink.patience import Timing, timing_of
@@ -290,16 +291,18 @@ def test_operator_faults(tmp_path: Path, text: str, key: str) -> None:
 
 
 def test_schemas_are_those_of_the_program() -> None:
-    made = {"wardlink": schema.hub_schema(DRIVERS), "receiver": schema.receiver_schema()}
+    made = {"wardlink": schema.hub_schema(DRIVERS)} | {
+        name: make() for name, make in schema.SCHEMAS.items()
+    }
     for name, form in made.items():
         stored = json.loads((CONFIG / f"{name}.schema.json").read_text(encoding="utf-8"))
         assert stored == json.loads(json.dumps(form)), (
             f"config/{name}.schema.json is old: make it anew with `wardlink check-config --schema"
-            f"{' --receiver' if name == 'receiver' else ''}`"
+            f"{f' --{name}' if name in schema.SCHEMAS else ''}`"
         )
 
 
-@pytest.mark.parametrize("name", ["wardlink", "receiver"])
+@pytest.mark.parametrize("name", ["wardlink", *schema.SCHEMAS])
 def test_schema_accepts_the_example(name: str) -> None:
     form = json.loads((CONFIG / f"{name}.schema.json").read_text(encoding="utf-8"))
     example = tomli.loads((CONFIG / f"{name}.example.toml").read_text(encoding="utf-8"))
@@ -322,4 +325,20 @@ def test_receiver_faults(tmp_path: Path) -> None:
         "receiver.state_dir",
         "receiver.output_file",
         "hubs.h1",
+    }
+
+
+def test_an_operators_file_and_a_receivers_both_say_who_asks(tmp_path: Path) -> None:
+    asks = load_operator(CONFIG / "operator.example.toml")
+    receives = load_operator(CONFIG / "receiver.example.toml")
+    assert (asks.id, asks.tenant, list(asks.hubs)) == ("ward-1", "demo", ["demo-hub"])
+    assert (receives.id, receives.state_dir) == ("demo-receiver", CONFIG / "receiver")
+    source = tmp_path / "operator.toml"
+    source.write_text('[operator]\nid = "a/b"\n[broker]\nhost = "localhost"\n', encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_operator(source)
+    assert {fault.key for fault in caught.value.faults} == {
+        "operator.id",
+        "operator.state_dir",
+        "hubs",
     }

@@ -146,6 +146,8 @@ def test_the_halves_start_in_any_order_and_end_without_each_other(config: Path) 
         assert late["backlog"]["audit"] == 2  # type: ignore[index]  # started, stopped
         uplink.send_signal(signal.SIGTERM)
         assert uplink.wait(timeout=20) == 0
+    # Nobody may ask this hub for anything.
+    assert not (config.parent / "state" / "commands").exists()
 
 
 # --- A writer that is killed ---------------------------------------------------------------------------

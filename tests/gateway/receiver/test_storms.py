@@ -72,7 +72,7 @@ class World:
 
     def uplink(self) -> Uplink:
         receipts = Receipts(HUB, EPOCH, VerifyKeys({"r-1": PUBLIC})) if self.by_receipt else None
-        session = Session(HUB.id, KEY.sign, subscribe=Receipts.filter(HUB) if receipts else None)
+        session = Session(HUB.id, KEY.sign, subscribe=(Receipts.filter(HUB),) if receipts else ())
         return Uplink(
             self.journal,
             self.broker.wires(session),

@@ -166,10 +166,10 @@ class SimWire:
         self._state.receive_maximum = session.receive_maximum
         self._state.queue.extendleft(reversed(self._state.given.values()))
         self._state.given.clear()
-        if session.subscribe is not None:
-            self._state.filter = session.subscribe
+        for name in session.subscribe:
+            self._state.filter = name
             found = broker.retained.values()
-            self._state.queue.extend(m for m in found if matches(session.subscribe, m.topic))
+            self._state.queue.extend(m for m in found if matches(name, m.topic))
         self.pump()
 
     # --- The client's side -------------------------------------------------------------------------------
