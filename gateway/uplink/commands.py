@@ -32,7 +32,7 @@ from gateway.uplink.judge import Judge, Memory, Verdict
 from gateway.uplink.letters import Letters
 from gateway.uplink.order import Ask
 from gateway.uplink.patience import NS_PER_S, to_ns
-from gateway.uplink.payload import MAX_PAYLOAD_BYTES
+from gateway.uplink.slices import MAX_PAYLOAD_BYTES
 from gateway.uplink.times import iso_time
 from gateway.uplink.wire import Incoming, Outgoing
 from gateway.verbosity import Verbosity
