@@ -70,9 +70,8 @@ class Uplink:
         backoff = Backoff(self._timing, rng)
         self._pace = pace or OnePath(self._timing, backoff)
         self.asks = Asks(clock, self.wake)
-        """What somebody wants now, whatever the policy says: add, withdraw, progress."""
+        """What somebody wants now, whatever the policy says; and in `letters` what is said beside the journal."""
         self.letters = Letters(self.wake)
-        """What is to be said beside the journal."""
         self._lanes = Lanes(
             source,
             backoff,
