@@ -61,9 +61,12 @@ def test_mutual_tls_delivers(tmp_path: Path) -> None:
 
         async def main() -> None:
             receiver, uplink = make_receiver(tmp_path, broker), make_uplink(journal, broker)
-            async with running(receiver.run(), uplink.run()):
-                await until(lambda: receiver.report().entries == 20, "entries")
-                assert await uplink.drain(40)
+            async with running(receiver.run()):
+                # On the broker's word alone, what nobody has subscribed to yet is nobody's.
+                await until(lambda: receiver.is_connected, "receiver")
+                async with running(uplink.run()):
+                    await until(lambda: receiver.report().entries == 20, "entries")
+                    assert await uplink.drain(40)
 
         asyncio.run(main())
 
