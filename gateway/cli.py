@@ -17,7 +17,6 @@ from gateway import __version__, memory, status, view
 from gateway.config.load import Config, load
 from gateway.journal.errors import JournalError
 from gateway.journal.keys import KEY_FILE, HubKey
-from gateway.journal.readers import ClinicKey
 from gateway.operator.settings import load_operator
 from gateway.receiver.settings import load_receiver
 from gateway.tables import ConfigError
