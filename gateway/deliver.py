@@ -19,6 +19,7 @@ from gateway.notify import Notifier
 from gateway.spool import Spool
 from gateway.uplink.commands import Commands, Inbox
 from gateway.uplink.judge import Judge
+from gateway.uplink.links.links import Links
 from gateway.uplink.paho_wire import hub_wires
 from gateway.uplink.patience import timing_of
 from gateway.uplink.receipts import Receipts
@@ -58,9 +59,11 @@ class Deliver:
             readers=choose(kept.readers, self._key.reader, kept.clinic_key_file),
         )
         self._uplink: Uplink | None = None
+        self._links: Links | None = None
         self._delivering: asyncio.Task[None] | None = None
         self._obeying: asyncio.Task[None] | None = None
         self._inbox = Inbox() if config.commands.operators else None
+        self._watching: asyncio.Task[None] | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Waits for a journal, delivers it until `stop` is set, then drains what is durable by then."""
@@ -86,6 +89,9 @@ class Deliver:
         if self._inbox is not None:
             self._obeying = group.create_task(self._obey(self._inbox, uplink), name="commands")
         self._delivering = group.create_task(uplink.run(), name="uplink")
+        if self._links is not None:
+            self._links.wake = uplink.wake
+            self._watching = group.create_task(self._links.run(), name="links")
         while True:
             await self._reader.advanced()
             uplink.wake()
@@ -99,25 +105,32 @@ class Deliver:
         if not await self._uplink.drain(DRAIN_S):
             log.info("uplink: not all delivered; the rest stays in the journal")
         self._delivering.cancel()
+        if self._watching is not None:
+            self._watching.cancel()
 
     def _build(self) -> Uplink:
         config, hub = self._config, self._config.hub
         by_receiver = config.delivery.ack is Ack.RECEIVER
+        rng = random.SystemRandom()
+        wires = hub_wires(
+            config.broker,
+            f"wardlink-{hub.tenant}-{hub.id}",
+            self._key.sign,
+            Receipts.filter(hub) if by_receiver else None,
+            Commands.filter(hub) if self._inbox is not None else None,
+        )
+        links = self._links = Links.of(config, wires, self._clock, rng) if config.links else None
         return Uplink(
             self._reader,
-            hub_wires(
-                config.broker,
-                f"wardlink-{hub.tenant}-{hub.id}",
-                self._key.sign,
-                Receipts.filter(hub) if by_receiver else None,
-                Commands.filter(hub) if self._inbox is not None else None,
-            ),
+            links.connect if links else wires,
             self._clock,
             hub,
             version=__version__,
             window_bytes=config.broker.window_bytes,
-            rng=random.SystemRandom(),
+            rng=rng,
             timing=timing_of(config.broker),
+            pace=links.pace if links else None,
+            policy=links.policy if links else None,
             receipts=Receipts(hub, self._reader.epoch, VerifyKeys(config.delivery.receivers))
             if by_receiver
             else None,
@@ -163,6 +176,7 @@ class Deliver:
             "mode": self._config.hub.mode,
             "clock": asdict(self._clock.read()),
             "uplink": asdict(uplink) if uplink else None,
+            "links": asdict(self._links.status()) if self._links else None,
             "wakes": reader.wakes,
             "backlog": {
                 stream.value: state.high_water - state.acknowledged

@@ -12,6 +12,7 @@ from gateway.config.hub import hub_keys
 from gateway.config.hubs import HUBS_SCHEMA
 from gateway.config.journal import journal_keys
 from gateway.config.kinds import NAME, VERIFY_KEY
+from gateway.config.links import LINK_KEYS
 from gateway.operator.settings import operator_keys
 from gateway.receiver.settings import receiver_keys
 from gateway.tables import schema_of
@@ -51,6 +52,7 @@ def hub_schema(drivers: Mapping[str, Driver]) -> dict[str, object]:
             ),
             "journal": schema_of(journal_keys(here)),
             "commands": schema_of((), {"operators": operators}),
+            "link": {"type": "array", "items": schema_of(LINK_KEYS)},
             "device": {"type": "array", "items": {"oneOf": devices}},
         },
     )

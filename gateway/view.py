@@ -43,6 +43,8 @@ def state(snapshot: Mapping[str, Any]) -> str:
     if "uplink" in snapshot:
         waits = "uplink waits for a journal: nothing was acquired here yet"
         parts.append(_uplink(snapshot) if snapshot["uplink"] else waits)
+    if snapshot.get("links"):
+        parts.append(_links(snapshot["links"]))
     return "\n\n".join((head, *parts))
 
 
@@ -103,3 +105,37 @@ def _uplink(snapshot: Mapping[str, Any]) -> str:
         for name, stream in uplink["streams"].items()
     ]
     return f"{line}\n" + table(("stream", "journalled", "acknowledged", "waiting", "refused"), rows)
+
+
+def _links(state: Mapping[str, Any]) -> str:
+    rows = []
+    for link in state["links"]:
+        age, says = link["last_answer_age_s"], link["says"]
+        rows.append(
+            (
+                link["name"],
+                link["interface"],
+                link["state"],
+                "in use" if link["in_use"] else "",
+                {"yes": "metered", "no": "free"}.get(link["metered"], "unknown: metered"),
+                "never" if age is None else f"{seconds(age)} ago",
+                f"{_megabytes(link['bytes_month'])} in {link['month']}",
+                _budget(link),
+                ", ".join(f"{key} {value}" for key, value in says.items()),
+            )
+        )
+    head = (
+        "link", "interface", "state", "", "cost", "last answer", "sent", "waveform", "network says",
+    )  # fmt: skip
+    steps = ", ".join(f"{name} {count}" for name, count in state["ladder"].items() if count)
+    return table(head, rows) + f"\nsteps when nothing was acknowledged: {steps or 'none'}"
+
+
+def _budget(link: Mapping[str, Any]) -> str:
+    used = _megabytes(link["waveform_bytes_month"])
+    budget = link["waveform_budget_bytes"]
+    return used if budget is None else f"{used} of {_megabytes(budget)}"
+
+
+def _megabytes(count: int | None) -> str:
+    return "unknown" if count is None else f"{count / 1e6:.1f} MB"

@@ -87,7 +87,8 @@ BROKER_KEYS = (
 )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether this is surely this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -110,7 +111,7 @@ def read_broker(reader: Reader, root: Mapping[str, object], folder: Path) -> Bro
         tls = build(Tls, reader, reader.values(tls_table, "broker.tls", tls_keys(folder)))
     hosts = [values["host"], *_hosts(values["other_hosts"])]
     for host in hosts if tls_table is None else ():
-        if isinstance(host, str) and not _is_loopback(host):
+        if isinstance(host, str) and not is_loopback(host):
             expected = f"a table: {host} is not this machine, so only TLS will do"
             reader.fault("broker.tls", "nothing", expected)
             break

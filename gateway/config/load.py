@@ -12,7 +12,10 @@ from gateway.config.device import Device, read_device_names, read_devices
 from gateway.config.hub import Hub, read_hub
 from gateway.config.journal import Journal, read_journal
 from gateway.config.kinds import read_toml
+from gateway.config.links import Link, read_links
 from gateway.tables import ConfigError, Reader
+
+TABLES = ("hub", "broker", "delivery", "journal", "commands", "link", "device")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,7 @@ class Config:
     devices: tuple[Device, ...]
     commands: Commands = field(default_factory=Commands)
     device_names: tuple[str, ...] = ()
+    links: tuple[Link, ...] = ()
 
 
 def load(source: Path, drivers: Mapping[str, Driver] | None) -> Config:
@@ -37,16 +41,15 @@ def load(source: Path, drivers: Mapping[str, Driver] | None) -> Config:
     root = read_toml(source)
     folder = source.resolve().parent
     reader = Reader()
-    reader.values(
-        root, "", (), nested=("hub", "broker", "delivery", "journal", "commands", "device")
-    )
+    reader.values(root, "", (), nested=TABLES)
     hub = read_hub(reader, root, folder)
     broker = read_broker(reader, root, folder)
     delivery = read_delivery(reader, root)
     journal = read_journal(reader, root, folder)
     commands = read_commands(reader, root)
+    links = read_links(reader, root, broker)
     devices = () if drivers is None else read_devices(reader, root, drivers, folder)
     if reader.faults or hub is None or broker is None or delivery is None or journal is None:
         raise ConfigError(tuple(reader.faults))
     names = read_device_names(root)
-    return Config(hub, broker, delivery, journal, devices, commands, names)
+    return Config(hub, broker, delivery, journal, devices, commands, names, links)

@@ -12,7 +12,7 @@ import logging
 import random
 import socket
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -31,18 +31,17 @@ from gateway.uplink.tls import is_loopback, tls_context
 from gateway.uplink.wire import (
     DEFAULT_RECEIVE_MAXIMUM,
     MAX_PACKET_BYTES,
+    Dial,
     Incoming,
     Limits,
+    LinkWireFactory,
     Listener,
     Outgoing,
     Reason,
     Session,
     UplinkError,
-    WireFactory,
 )
 
-Dial = Callable[[str, int], Awaitable[socket.socket]]
-"""Opens a TCP connection to host and port, or raises OSError."""
 log = logging.getLogger(__name__)
 
 CONNECT_LIMIT_S = 15.0
@@ -360,7 +359,7 @@ def hub_wires(
     sign: Callable[[bytes], bytes],
     receipts: str | None = None,
     commands: str | None = None,
-) -> WireFactory:
+) -> LinkWireFactory:
     """What an uplink connects with: each call is a fresh client with a clean session that signs what it sends.
 
     It goes to the next node of the broker, where it has several.
@@ -371,8 +370,16 @@ def hub_wires(
     """
     nodes = nodes_in_turn(broker, random.SystemRandom())
 
-    async def connect(listener: Listener, will: Outgoing) -> PahoWire:
+    async def connect(
+        listener: Listener,
+        will: Outgoing,
+        /,
+        *,
+        dial: Dial | None = None,
+        limit_s: float | None = None,
+    ) -> PahoWire:
         session = Session(client_id, sign, will, (receipts,) if receipts else (), commands)
-        return await PahoWire.connect(next(nodes), session, listener)
+        limit_s = limit_s or CONNECT_LIMIT_S
+        return await PahoWire.connect(next(nodes), session, listener, limit_s=limit_s, dial=dial)
 
     return connect

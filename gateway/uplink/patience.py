@@ -80,7 +80,11 @@ class Patience:
     @property
     def limit_ns(self) -> int:
         """For one message, from leaving to its answer."""
-        seconds = min(self._timing.answer * 2**self._deaths, self._timing.backoff_most)
+        return self.limit_of(self._timing.answer)
+
+    def limit_of(self, answer_s: float) -> int:
+        """The same with another least time: the round trips and the deaths count in any case."""
+        seconds = min(answer_s * 2**self._deaths, self._timing.backoff_most)
         return 2 * self.round_trip_ns + to_ns(seconds)
 
 
@@ -117,8 +121,8 @@ class Pace(Protocol):
         """The connection is gone, or could not be had."""
         ...
 
-    def retry_ns(self, now_ns: int) -> int:
-        """When the next is tried. Asked anew whenever the uplink wakes."""
+    def retry_ns(self, now_ns: int) -> int | None:
+        """When the next is tried; None while there is no way at all. Asked anew whenever the uplink wakes."""
         ...
 
 

@@ -286,14 +286,16 @@ class Uplink:
         while was_draining == self._draining:
             now = self._clock.boottime_ns()
             self._retry_ns = self._pace.retry_ns(now)
-            if now >= self._retry_ns:
+            if self._retry_ns is not None and now >= self._retry_ns:
                 break
             self._event.clear()
             await self._pause(self._retry_ns)
         self._retry_ns = None
 
-    async def _pause(self, until_ns: int) -> None:
-        seconds = max(0.0, (until_ns - self._clock.boottime_ns()) / NS_PER_S)
+    async def _pause(self, until_ns: int | None) -> None:
+        seconds = None
+        if until_ns is not None:
+            seconds = max(0.0, (until_ns - self._clock.boottime_ns()) / NS_PER_S)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._event.wait()

@@ -1,5 +1,6 @@
 """What a wire to the broker is: one connection, its limits, and how it tells what happened. No I/O lives here."""
 
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -110,6 +111,24 @@ class Listener(Protocol):
 
 WireFactory = Callable[[Listener, Outgoing], Awaitable[Wire]]
 """Connects with this will message, or raises UplinkError."""
+Dial = Callable[[str, int], Awaitable[socket.socket]]
+"""Opens a TCP connection to host and port, or raises OSError."""
+
+
+class LinkWireFactory(Protocol):
+    """A wire factory that can be told which way to go."""
+
+    def __call__(
+        self,
+        listener: Listener,
+        will: Outgoing,
+        /,
+        *,
+        dial: Dial | None = None,
+        limit_s: float | None = None,
+    ) -> Awaitable[Wire]:
+        """Connects within this time, or raises UplinkError. Without `dial` over what the system's routes say."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,7 @@ def test_every_fault_at_once(tmp_path: Path) -> None:
         "device[1].port": "nothing | a path",
         "device[1].uv_per_count": "int -1 | a number above 0",
         "device[2].rate_hz": "nothing | a number from 1 to 1000",
-        "surplus": "an unknown key | a known key; known: broker, commands, delivery, device, hub, journal",
+        "surplus": "an unknown key | a known key; known: broker, commands, delivery, device, hub, journal, link",
     }
 
 

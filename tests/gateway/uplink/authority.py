@@ -63,8 +63,11 @@ class Authority:
     ) -> tuple[Path, Path]:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-        san: list[x509.GeneralName] = [address if host is None else x509.DNSName(host)]
+        san: list[x509.GeneralName]
+        try:
+            san = [x509.IPAddress(ipaddress.ip_address(host or "127.0.0.1"))]
+        except ValueError:
+            san = [x509.DNSName(host or "")]
         certificate = self._sign(subject, key, san=san, begins=begins, ends=ends)
         certificate_file, key_file = self.folder / f"{name}.crt", self.folder / f"{name}.key"
         certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
