@@ -48,16 +48,17 @@ check: $(READY)  ## format, lint, strict types, import arrows, then documents, s
 	$(VENV)/bin/lint-imports
 	$(PY) -m pytest -q tests/test_project.py
 
-soak: $(READY)  ## the long proofs of journal and delivery: ten times the power cuts, kills, storms and broken connections
+soak: $(READY)  ## the long proofs of journal and delivery: ten times the power cuts, kills, storms and broken connections; 1,000 hubs
 	@tools/need.sh mosquitto dbus-daemon
-	WARDLINK_CRASHES=100000 WARDLINK_KILLS=2000 WARDLINK_CYCLES=500 WARDLINK_STORMS=10000 $(PY) -m pytest -v -s --timeout=7200 \
-		tests/gateway/journal tests/gateway/receiver/test_delivery.py tests/gateway/receiver/test_storms.py $(ARGS)
+	WARDLINK_CRASHES=100000 WARDLINK_KILLS=2000 WARDLINK_CYCLES=500 WARDLINK_STORMS=10000 WARDLINK_FLEET=1000 $(PY) -m pytest -v -s --timeout=7200 \
+		tests/gateway/journal tests/gateway/receiver/test_delivery.py tests/gateway/receiver/test_storms.py tests/firmware_sim/fleet/test_large.py $(ARGS)
 
-bench: $(READY)  ## what a device's data costs the hub, and journal and uplink beside their peers
+bench: $(READY)  ## what a device's data costs the hub, journal and uplink beside their peers, a fleet of 1,000 hubs
 	@tools/need.sh mosquitto
 	$(PY) tools/bench.py
 	$(PY) tools/bench_journal.py
 	$(PY) tools/bench_uplink.py
+	$(PY) -m tools.bench_fleet
 
 COMPILE = $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'

@@ -25,6 +25,7 @@ output_file = "received.jsonl"
 
 [broker]
 host = "{host}"
+other_hosts = [{others}]
 port = {port}
 {protocol}
 [hubs]
@@ -116,11 +117,18 @@ class Fleet:
     def __init__(self, options: Options) -> None:
         self.measures = Measures()
         self._options = options
-        behaviour, start_s = options.behaviour, asyncio.get_running_loop().time()
+        behaviour, self._start_s = options.behaviour, asyncio.get_running_loop().time()
         self.identities = [
             Identity(number, options.tenant, options.seed) for number in range(options.hubs)
         ]
-        self.hubs = [SimulatedHub(i, behaviour, self.measures, start_s) for i in self.identities]
+        self.hubs = [
+            SimulatedHub(i, behaviour, self.measures, self._start_s) for i in self.identities
+        ]
+
+    @property
+    def now_s(self) -> float:
+        """Since the start: by these seconds connections are counted."""
+        return asyncio.get_running_loop().time() - self._start_s
 
     async def run(self) -> Result:
         """For the time of the options, and until everything is delivered or the limit of the drain is over."""
@@ -173,9 +181,13 @@ async def _first_failure(tasks: list[asyncio.Task[None]], limit_s: float) -> Non
 
 def receiver_config(options: Options, folder: Path) -> Path:
     """Writes a receiver's configuration that knows every hub of the fleet."""
-    host, port = options.behaviour.brokers[0]
+    (host, port), *others = options.behaviour.brokers
     text = RECEIVER.format(
-        tenant=options.tenant, host=host, port=port, protocol=options.receiver_protocol
+        tenant=options.tenant,
+        host=host,
+        others=", ".join(f'"{other}"' for other, _ in others),
+        port=port,
+        protocol=options.receiver_protocol,
     )
     for number in range(options.hubs):
         identity = Identity(number, options.tenant, options.seed)

@@ -170,6 +170,12 @@ class Mosquitto:
     def broker(self) -> Broker:
         return Broker("127.0.0.1", self.port)
 
+    @property
+    def pid(self) -> int:
+        """Of the running server."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         log = (self.folder / "mosquitto.log").open("ab")
         with log:
