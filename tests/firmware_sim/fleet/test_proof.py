@@ -32,6 +32,8 @@ def test_each_fault_is_seen() -> None:
     assert (wrong.wrong, wrong.missing) == (1, 1)
     assert prove([*whole(), entry(0, 4)], EXPECTED).wrong == 1
     assert prove([*whole(), entry(7, 1)], EXPECTED).wrong == 1
+    swapped = prove([*whole()[1:], entry(0, 2)], EXPECTED)
+    assert (swapped.missing, swapped.repeated) == (1, 1)
     rejected = prove([*whole(), b'{"type":"rejected","reason":"no_signature"}'], EXPECTED)
     assert rejected.rejected == {"no_signature": 1}
     gap = b'{"type":"gap","count":4}'
