@@ -3,7 +3,8 @@
 
 Every store gets the same encoded bytes and makes them durable with one sync for each commit; the journal encrypts them
 as well. Rounds are interleaved, so that whatever else the machine does hits all alike. Between rounds each store is
-emptied outside the time, as a queue in use is.
+emptied outside the time, as a queue in use is. A round is long enough that what a store does only now and then falls into
+the time: the journal's next segment each 1 MiB, SQLite's checkpoint each 1,000 pages of its log.
 """
 
 import argparse
@@ -33,8 +34,8 @@ from gateway.journal.records import encode_entry
 SHAPES = ((200, 1), (200, 10), (200, 100), (4096, 10), (4096, 100))
 """Bytes of a record, and records in a commit."""
 ROUNDS = 11
-ROUND_BYTES = 2_000_000
-COMMITS = (8, 400)
+ROUND_BYTES = 5_000_000
+COMMITS = (12, 1200)
 """Least and most commits in a round."""
 SECOND_BYTES = 17_000
 """What ten devices leave in a second."""
@@ -187,36 +188,57 @@ def enqueue(directory: Path) -> bool:
         except ModuleNotFoundError:
             out.write(f"{name}: not installed; uv pip install --group bench\n")
     out.write(
-        "\nDurable enqueue, median microseconds for a commit; how often the journal fits in\n"
+        "\nDurable enqueue, median microseconds for a commit; how often the journal fits in; of them"
+        " processor time\n"
     )
     out.write(f"{'bytes x records':16}" + "".join(f"{name:>22}" for name in stores) + "\n")
     holds = True
     for size, count in SHAPES:
         times = rounds(list(stores.values()), size, count)
-        medians = dict(zip(stores, map(statistics.median, times), strict=True))
+        busy = dict(
+            zip(stores, [statistics.median(cpu for _, cpu in one) for one in times], strict=True)
+        )
+        medians = dict(
+            zip(stores, [statistics.median(wall for wall, _ in one) for one in times], strict=True)
+        )
         row = f"{f'{size} x {count}':16}"
-        for micros in medians.values():
-            row += f"{micros:14.0f} {micros / medians['journal']:6.2f}x"
+        for name, micros in medians.items():
+            row += f"{micros:9.0f} {micros / medians['journal']:5.2f}x {busy[name]:5.0f}"
         out.write(row + "\n")
         holds &= medians["SQLite"] >= 2 * medians["journal"]
     return holds
 
 
-def rounds(stores: list[Store], size: int, count: int) -> list[list[float]]:
-    """Microseconds for a commit in each round, of each store."""
+def rounds(stores: list[Store], size: int, count: int) -> list[list[tuple[float, float]]]:
+    """Microseconds for a commit in each round, of each store: by the clock, and of the processor."""
     commits = min(max(ROUND_BYTES // (size * count), COMMITS[0]), COMMITS[1])
-    times: list[list[float]] = [[] for _ in stores]
+    times: list[list[tuple[float, float]]] = [[] for _ in stores]
     for turn in range(-2, ROUNDS):
         for at, store in enumerate(stores):
             batches = [[os.urandom(size) for _ in range(count)] for _ in range(commits)]
-            begin = time.perf_counter()
+            begin, busy = time.perf_counter(), time.process_time()
             for records in batches:
                 store.put(records)
-            micros = (time.perf_counter() - begin) / commits * 1e6
+            took, busy = time.perf_counter() - begin, time.process_time() - busy
             store.empty()
             if turn >= 0:  # the first two warm files and caches
-                times[at].append(micros)
+                times[at].append((took / commits * 1e6, busy / commits * 1e6))
     return times
+
+
+def slow_enqueue(directory: Path, sync_us: int) -> None:
+    """Prints the table once more with each sync delayed, as a cheap card delays it, for every store alike."""
+    strace = shutil.which("strace")
+    if strace is None:
+        out.write("\nstrace is not installed: no table for a slow disk\n")
+        return
+    out.write(f"\nEach fsync and fdatasync takes {sync_us} us more (strace):\n")
+    out.flush()
+    calls = "fsync,fdatasync"
+    tracer = [strace, "-f", "--seccomp-bpf", "-qq", "-o", os.devnull, "-e", f"trace={calls}"]
+    tracer += ["-e", f"inject={calls}:delay_exit={sync_us}"]
+    command = [sys.executable, __file__, "--only-enqueue", "--directory", str(directory)]
+    subprocess.run([*tracer, *command], check=False)  # noqa: S603 - ourselves
 
 
 # --- Device bytes ------------------------------------------------------------------------------------
@@ -407,10 +429,16 @@ def main() -> int:
     parser.add_argument("--gigabytes", type=float, default=10.0, help="size of the large journal")
     parser.add_argument("--seconds", type=int, default=30, help="length of the device byte count")
     parser.add_argument("--directory", type=Path, default=None, help="where: the disk to measure")
+    parser.add_argument("--only-enqueue", action="store_true", help="the first table, nothing else")
+    parser.add_argument("--slow-us", type=int, default=2000, help="a slow sync; 0: no table for it")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.directory, prefix="wardlink-bench-") as name:
         directory = Path(name)
         holds = enqueue(directory)
+        if options.only_enqueue:
+            return 0
+        if options.slow_us:
+            slow_enqueue(directory, options.slow_us)
         device_bytes(directory, options.seconds)
         large(directory, int(options.gigabytes * GIGABYTE))
         forwarder(directory)
