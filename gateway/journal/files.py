@@ -1,6 +1,9 @@
 """Segment files by name, and their bytes, whatever state they are in."""
 
 import re
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,10 +28,47 @@ class Place:
         return f"{self.number:08x}-{self.first_sequence:016x}.seg"
 
 
-def places_in(storage: Storage, directory: Path) -> list[Place]:
+class Places:
+    """The segments of a stream, oldest first, in 16 bytes each: a full disk has ten thousand of them."""
+
+    def __init__(self) -> None:
+        self.numbers = array("Q")
+        self._firsts = array("Q")
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, at: int) -> Place:
+        return Place(self.numbers[at], self._firsts[at])
+
+    def __iter__(self) -> Iterator[Place]:
+        return map(Place, self.numbers, self._firsts)
+
+    def __contains__(self, place: Place) -> bool:
+        at = bisect_left(self.numbers, place.number)
+        return at < len(self) and self[at] == place
+
+    def insert(self, at: int, place: Place) -> None:
+        """Puts one before the one that stands there, or behind the last."""
+        self.numbers.insert(at, place.number)
+        self._firsts.insert(at, place.first_sequence)
+
+    def pop(self, at: int) -> Place:
+        """Takes one out."""
+        return Place(self.numbers.pop(at), self._firsts.pop(at))
+
+    def at(self, sequence: int) -> int:
+        """Which of them may hold a sequence number: the last that begins at or before it, else the first."""
+        return max(bisect_right(self._firsts, sequence) - 1, 0)
+
+
+def places_in(storage: Storage, directory: Path) -> Places:
     """The segments in a stream's directory, oldest first."""
-    found = (_NAME.fullmatch(name) for name in sorted(storage.list(directory)))
-    return [Place(int(match[1], 16), int(match[2], 16)) for match in found if match]
+    places = Places()
+    for name in sorted(storage.list(directory)):
+        if match := _NAME.fullmatch(name):
+            places.insert(len(places), Place(int(match[1], 16), int(match[2], 16)))
+    return places
 
 
 def read_segment(storage: Storage, path: Path) -> bytes:

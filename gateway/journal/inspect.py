@@ -14,7 +14,7 @@ from gateway.clock import ClockReading
 from gateway.journal.batches import decode
 from gateway.journal.entry import Batch, Stream
 from gateway.journal.errors import JournalError
-from gateway.journal.files import Place, newest_header, places_in, read_segment
+from gateway.journal.files import Place, Places, newest_header, places_in, read_segment
 from gateway.journal.keys import HubKey
 from gateway.journal.scan import Contents, Damage, find_header, scan
 from gateway.journal.segment import (
@@ -116,7 +116,7 @@ class JournalFiles:
             case _:
                 return dict.fromkeys(Stream, 0)
 
-    def places(self, stream: Stream) -> list[Place]:
+    def places(self, stream: Stream) -> Places:
         """The segment files of a stream that there are now, oldest first."""
         return places_in(self._storage, self._directory / stream)
 

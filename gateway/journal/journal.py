@@ -188,7 +188,7 @@ class Journal:
             for batch in log.tail(self._clock.boot_id, RECOVER_SEGMENTS):
                 for entry in batch.entries:
                     _note_time(self._last_ns, entry.device, at_ns(entry.record))
-        self._pool.recover({(log.stream, n) for log in self._logs.values() for n in log.numbers})
+        self._pool.recover({stream: log.numbers for stream, log in self._logs.items()})
         self._cursor.begin(acknowledged)
         frames = [log.last_frame for log in self._logs.values() if log.last_frame]
         boot_id = state.boot_id if state else next((frame.boot_id for frame in frames), None)

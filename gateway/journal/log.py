@@ -5,8 +5,7 @@ to look at or change what is in memory, never during I/O.
 """
 
 import errno
-from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from gateway.journal.access import Access, Opened
 from gateway.journal.batches import batch_of
 from gateway.journal.entry import Batch, Stream
 from gateway.journal.errors import JournalError
-from gateway.journal.files import Place, frames_in, places_in, read_segment
+from gateway.journal.files import Place, Places, frames_in, places_in, read_segment
 from gateway.journal.pool import Pool
 from gateway.journal.scan import Contents, Damage, DamageNotes, scan
 from gateway.journal.segment import (
@@ -90,7 +89,7 @@ class StreamLog:
         self._pool = pool
         self._lock = lock
         self._entropy = entropy
-        self._places: list[Place] = []
+        self._places = Places()
         self._active: _Active | None = None
         self._last_tag = bytes(TAG_BYTES)
         self._scanned: tuple[Place, Contents] | None = None
@@ -136,9 +135,9 @@ class StreamLog:
         return self._places[0].first_sequence if self._places else self.high_water + 1
 
     @property
-    def numbers(self) -> list[int]:
-        """The numbers of the segments that hold this log."""
-        return [place.number for place in self._places]
+    def numbers(self) -> Sequence[int]:
+        """The numbers of the segments that hold this log, ascending."""
+        return self._places.numbers
 
     def read(self, after: int) -> Batch | None:
         """The batch with sequence `after + 1`, or the next one behind it that can be read. None at the end."""
@@ -147,8 +146,7 @@ class StreamLog:
             with self._lock:
                 if want > self.high_water or not self._places:
                     return None
-                after_it = bisect_right(self._places, want, key=lambda place: place.first_sequence)
-                at = max(after_it - 1, 0)
+                at = self._places.at(want)
                 place, until = self._places[at], self._end_of(at) + 1
                 contents = self._contents(place)
                 frame = contents.find(want) if contents else None
@@ -281,7 +279,7 @@ class StreamLog:
             self._pool.drop(spare)
             raise
         with self._lock:
-            self._places.append(place)
+            self._places.insert(len(self._places), place)
         return _Active(place, file, cipher, Contents(end=place.first_sequence))
 
     def seal(self) -> None:

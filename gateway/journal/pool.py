@@ -1,7 +1,7 @@
 """Segment files as space: written out in advance, counted against the budget, used again rather than deleted."""
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,8 +27,8 @@ class Pool:
         self.files = 0
         """Segment files on disk, in use or spare."""
 
-    def recover(self, in_use: set[tuple[Stream, int]]) -> None:
-        """Finds the spares, given the stream and number of each segment in use.
+    def recover(self, in_use: Mapping[Stream, Sequence[int]]) -> None:
+        """Finds the spares, given the numbers of the segments in use.
 
         A file that a power cut left too short is deleted. So is the spare name of a file that is in use: a cut may
         leave both names, for only the new one is synced, and using it would overwrite a segment.
@@ -38,12 +38,12 @@ class Pool:
             self._next = max(self._next, int(name.partition(".")[0], 16) + 1)
             header = file_header(self._storage, path)
             short = self._storage.size(path) != self._file_bytes
-            if short or (header and (header.stream, header.number) in in_use):
+            if short or (header and header.number in in_use[header.stream]):
                 self._storage.unlink(path)
             else:
                 self._spares.append(path)
         self._storage.sync_directory(self._directory)
-        self.files = len(in_use) + len(self._spares)
+        self.files = sum(map(len, in_use.values())) + len(self._spares)
 
     def take(self, make_room: Callable[[], bool]) -> Path:
         """A file to make a segment of, still under a spare name.
