@@ -53,11 +53,12 @@ soak: $(READY)  ## the long proofs of journal and delivery: ten times the power 
 	WARDLINK_CRASHES=100000 WARDLINK_KILLS=2000 WARDLINK_CYCLES=500 WARDLINK_STORMS=10000 WARDLINK_FLEET=1000 $(PY) -m pytest -v -s --timeout=7200 \
 		tests/gateway/journal tests/gateway/receiver/test_delivery.py tests/gateway/receiver/test_storms.py tests/firmware_sim/fleet/test_large.py $(ARGS)
 
-bench: $(READY)  ## what a device's data costs the hub, journal and uplink beside their peers, a fleet of 1,000 hubs
+bench: $(READY)  ## what a device's data costs the hub, journal and uplink beside their peers, the receiver, a fleet of 1,000 hubs
 	@tools/need.sh mosquitto
 	$(PY) tools/bench.py
 	$(PY) tools/bench_journal.py
 	$(PY) tools/bench_uplink.py
+	$(PY) tools/bench_receiver.py
 	$(PY) -m tools.bench_fleet
 
 COMPILE = $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \

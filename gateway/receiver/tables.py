@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from math import isfinite
 
 from gateway.receiver.store import Line
@@ -179,7 +180,9 @@ def text(value: Json) -> Value:
     """Text that any database takes: what is no character there becomes U+FFFD. The record has it as it was sent."""
     if value is None:
         return None
-    shown = str(value).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    shown = str(value)
+    if not shown.isascii():
+        shown = shown.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return shown.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
@@ -201,13 +204,9 @@ def _bytes(value: Json) -> Value:
     return value if value is None or isinstance(value, bytes) else base64.b64decode(str(value))
 
 
-def _json(value: Json) -> Value:
-    return dumps(value)
-
-
 def _digits(value: Json) -> Value:
     """A number with the digits that it was sent with."""
-    return None if value is None else dumps(value)
+    return dumps(value)
 
 
 READ: Mapping[Type, Callable[[Json], Value]] = {
@@ -215,7 +214,7 @@ READ: Mapping[Type, Callable[[Json], Value]] = {
     Type.INTEGER: integer,
     Type.REAL: _real,
     Type.TIME: text,
-    Type.JSON: _json,
+    Type.JSON: dumps,
     Type.BYTES: _bytes,
 }
 ELSEWHERE: Mapping[str, str] = {
@@ -227,17 +226,24 @@ ELSEWHERE: Mapping[str, str] = {
 """Columns whose name differs from the field's."""
 
 
-def _row(table: Table, *sources: Mapping[str, Json]) -> Row:
-    """Every column from the first source that has a field of its name."""
-    fields: dict[str, Json] = {}
-    for source in reversed(sources):
-        fields |= source
-    row: Row = {}
-    for column, kind in table.columns.items():
-        if kind is not Type.NUMBER:
-            value = fields.get(ELSEWHERE.get(column, column))
-            row[column] = _digits(value) if column == "value" else READ[kind](value)
-    return row
+@cache
+def _plan(name: str) -> tuple[tuple[str, str, Callable[[Json], Value]], ...]:
+    """Of a table: each column, the field that it comes from, and how that is read."""
+    (table,) = (table for table in TABLES if table.name == name)
+    return tuple(
+        (column, ELSEWHERE.get(column, column), _digits if column == "value" else READ[kind])
+        for column, kind in table.columns.items()
+        if kind is not Type.NUMBER
+    )
+
+
+def _row(table: Table, first: Mapping[str, Json], second: Mapping[str, Json] | None = None) -> Row:
+    """Every column from a field of its name, in the first source that has it. What has none is null."""
+    fields = {**(second or {}), **first}
+    return {
+        column: None if (value := fields.get(field)) is None else read(value)
+        for column, field, read in _plan(table.name)
+    }
 
 
 def _entry(line: Line) -> Iterator[tuple[Table, Row]]:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import IntEnum, StrEnum
+from json.encoder import encode_basestring_ascii as _quoted
 from math import isfinite
 from typing import TypeVar
 
@@ -53,7 +54,9 @@ class Hex(bytes):
 def dumps(value: Json) -> str:
     """Compact ASCII JSON. Decimals keep their digits; a float that is no number becomes null."""
     match value:
-        case None | bool() | str():
+        case str():
+            return _quoted(value)
+        case None | bool():
             return json.dumps(value)
         case Decimal():
             return str(value) if value.is_finite() else "null"
@@ -68,7 +71,7 @@ def dumps(value: Json) -> str:
         case list() | tuple():
             return "[" + ",".join(dumps(item) for item in value) + "]"
         case _:
-            return "{" + ",".join(f"{json.dumps(k)}:{dumps(v)}" for k, v in value.items()) + "}"
+            return "{" + ",".join(f"{_quoted(k)}:{dumps(v)}" for k, v in value.items()) + "}"
 
 
 def loads(data: bytes) -> "Fields":
