@@ -116,6 +116,7 @@ def test_three_that_share_and_are_killed_miss_and_repeat_nothing(
                     assert await uplink.drain(40), uplink.status()
                     total = sum(map(len, journal.all_sequences().values()))
                     await until(lambda: stored() >= total, f"{total} entries")
+            assert f"$share/ward/wardlink/1/{HUB.tenant}/+/+" in server.log()
             return [member.log.read_text() for member in group]
 
     logs = asyncio.run(main())
@@ -171,6 +172,8 @@ def test_what_one_that_never_comes_back_had_comes_to_another(
                     uplink.wake()
                     await asyncio.sleep(0.01)
                 assert await uplink.drain(40), uplink.status()
+            # Half of them went to the one that is gone, and were sent again.
+            assert uplink.status().streams[Stream.VITALS].messages > 41
             assert stays.report().missing == 0
 
     asyncio.run(main())

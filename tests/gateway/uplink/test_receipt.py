@@ -43,14 +43,14 @@ def test_there_and_back(receipt: Receipt) -> None:
     assert Receipt.decode(receipt.encode()) == receipt
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_give_a_payload_error_at_worst(data: bytes) -> None:
     with contextlib.suppress(PayloadError):
         Receipt.decode(data)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.sampled_from(["schema", "hub", "receiver", "epoch", "streams"]), JSON)
 def test_any_value_in_a_field_gives_a_payload_error_at_worst(field: str, value: object) -> None:
     with contextlib.suppress(PayloadError):
