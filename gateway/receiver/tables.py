@@ -204,11 +204,6 @@ def _bytes(value: Json) -> Value:
     return value if value is None or isinstance(value, bytes) else base64.b64decode(str(value))
 
 
-def _digits(value: Json) -> Value:
-    """A number with the digits that it was sent with."""
-    return dumps(value)
-
-
 READ: Mapping[Type, Callable[[Json], Value]] = {
     Type.TEXT: text,
     Type.INTEGER: integer,
@@ -231,7 +226,7 @@ def _plan(name: str) -> tuple[tuple[str, str, Callable[[Json], Value]], ...]:
     """Of a table: each column, the field that it comes from, and how that is read."""
     (table,) = (table for table in TABLES if table.name == name)
     return tuple(
-        (column, ELSEWHERE.get(column, column), _digits if column == "value" else READ[kind])
+        (column, ELSEWHERE.get(column, column), READ[kind])
         for column, kind in table.columns.items()
         if kind is not Type.NUMBER
     )

@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from gateway.config.broker import Broker, Protocol
 from gateway.config.delivery import Delivery, Payload
 from gateway.journal.entry import Stream
 from gateway.receiver import receive
-from gateway.receiver.ledger import Key, Ledger
+from gateway.receiver.ledger import Cause, Hole, Key, Ledger, Span, Track
 from gateway.receiver.lines import Lines
 from gateway.receiver.receive import Receiver
 from gateway.receiver.store import StoreError
@@ -281,7 +282,7 @@ import asyncio, sys
 from pathlib import Path
 from gateway.config.broker import Broker, Protocol
 from gateway.receiver import receive
-from gateway.receiver.ledger import Key, Ledger
+from gateway.receiver.ledger import Cause, Hole, Key, Ledger, Span, Track
 from gateway.receiver.lines import Lines
 from tests.gateway.receiver.test_delivery import receipting_receiver
 receive.SYNC_S = 60.0
@@ -543,3 +544,36 @@ def test_a_store_that_is_away_holds_the_broker_back_and_nothing_is_lost(
     said = [record.message for record in caplog.records if "receiver: " in record.message]
     assert sum("nothing is acknowledged until this is over: away" in text for text in said) == 1
     assert "receiver: the store is back" in said
+
+
+def test_what_may_have_waited_at_the_broker_is_no_gap_yet() -> None:
+    """A hole from before, long older than its grace: it counts from the connection."""
+    store = KeptStore()
+    key = Key(HUB.id, Stream.VITALS, EPOCH)
+    hole = Hole(Span(2, 2), 0, Cause.SEQUENCE)
+    store.ledger.put(key, Track(high=3, claimed=3, holes=[hole]))
+
+    async def main() -> float:
+        async with FaultBroker(Faults(), 1) as server:
+            receiver = Receiver(
+                Broker("127.0.0.1", server.port),
+                HUB.tenant,
+                {HUB.id: PUBLIC},
+                clock(),
+                store=store,
+                client_id="receiver-1",
+                rng=random.Random(2),
+                grace_s=1.0,
+            )
+            began = time.monotonic()
+
+            def is_named() -> bool:
+                # What comes meanwhile wakes the receiver, which could look too early.
+                server.route(Message("wardlink/1/ward/stranger/vitals", b""))
+                return any(line["type"] == "gap" for line in store.lines)
+
+            async with running(receiver.run()):
+                await until(is_named, "gap")
+                return time.monotonic() - began
+
+    assert asyncio.run(main()) >= 1.0

@@ -69,7 +69,7 @@ def test_an_analyst_finds_what_was_sent(place: Place) -> None:
                 Observation(Code.TEMP_BODY, Quantity(Decimal("36.60"), Unit.DEGC), 5_000),
                 Observation(Code.PRESS_BLD_NONINV, pressure, 6_000),
                 Observation(Code.ECG_ELEC_POTL, ECG, 7_000),
-                Event(EventKind.FAULT, 8_000, "why", "a\0b\ud800", b""),
+                Event(EventKind.FAULT, 8_000, "w\0h\ud800y", "a\0b\ud800", b""),
             )
         ]
     )
@@ -94,7 +94,11 @@ def test_an_analyst_finds_what_was_sent(place: Place) -> None:
     assert compound["value"] is None
     assert (bytes(wave["samples"]), wave["sample_width"]) == (ECG.data, 4)
     assert (wave["period_ns"], wave["sample_scale"], wave["sample_offset"]) == (4_000_000, 0.25, 0)
-    assert (event["type"], event["kind"], event["reason"]) == ("event", "fault", "why")
+    assert (event["type"], event["kind"], event["reason"]) == (
+        "event",
+        "fault",
+        "w\ufffdh\ufffdy",
+    )
     records = [
         json.loads(row["record"]) if isinstance(row["record"], str) else row["record"]
         for row in rows
