@@ -8,6 +8,10 @@ def lane() -> Lane:
     return Lane(Mark(high_water=20), sent=15, acknowledged=8)
 
 
+def asked() -> Lane:
+    return Lane(Mark(high_water=20), sent=15, acknowledged=8, probe=(1, 8))
+
+
 def test_what_has_no_puback_is_sent_again_on_a_new_connection() -> None:
     again = lane()
     again.connected()
@@ -25,21 +29,21 @@ def test_a_receipt_gives_free_as_far_as_it_goes() -> None:
 
 
 def test_a_receipt_with_the_probe_and_nothing_behind_it_proves_a_loss() -> None:
-    lost = lane()
-    lost.probe = 1, 8
+    lost = asked()
     lost.received(0, 1.0)
-    assert lost.probe is not None
+    assert lost.probe == (1, 8)
     lost.received(1, 2.0)
-    assert (lost.sent, lost.acknowledged, lost.probe) == (1, 1, None)
+    assert (lost.sent, lost.acknowledged) == (1, 1)
+    assert not lost.probe
 
 
 def test_a_receiver_that_reads_what_waited_has_lost_nothing() -> None:
-    slow = lane()
-    slow.probe = 1, 8
+    slow = asked()
     slow.received(4, 1.0)
     assert (slow.sent, slow.probe) == (15, (1, 8))
     slow.received(8, 2.0)
-    assert (slow.sent, slow.probe) == (15, None)
+    assert slow.sent == 15
+    assert not slow.probe
 
 
 def test_the_first_probe_that_falls_due_counts() -> None:
