@@ -33,6 +33,7 @@ from tests.gateway.uplink.bench import (
     lines_store,
     read_lines,
     running,
+    until,
 )
 from tests.gateway.uplink.simbroker import SimBroker, SimWire, Weather
 from tests.gateway.uplink.virtual import Inline, VirtualClock, play
@@ -115,8 +116,11 @@ class World:
 async def one_life(world: World) -> AsyncIterator[tuple[Uplink, Receiver]]:
     """Both ends, until one of them is ended from outside."""
     uplink, receiver = world.uplink(), world.receiver()
-    async with running(receiver.run(), uplink.run()):
-        yield uplink, receiver
+    async with running(receiver.run()):
+        # So long nobody would keep what a hub says.
+        await until(lambda: "receiver-1" in world.broker.sessions, "a session of the receiver")
+        async with running(uplink.run()):
+            yield uplink, receiver
 
 
 async def storm(world: World, cycles: int) -> None:
