@@ -42,6 +42,7 @@ from tests.gateway.uplink.bench import (
     make_uplink,
     read_lines,
     running,
+    subscribed,
     until,
 )
 from tests.gateway.uplink.faultbroker import FaultBroker, Faults, Message
@@ -61,12 +62,6 @@ ALL_FAULTS = Faults(
 
 
 MIXED = Delivery(payloads={Stream.VITALS: Payload.CBOR, Stream.AUDIT: Payload.CBOR})
-async def subscribed(receiver: Receiver, uplink: Uplink) -> None:
-    """The hub speaks when there is a session to keep it: before that a broker acknowledges what nobody will get."""
-    await until(lambda: receiver.is_connected, "receiver connects")
-    await uplink.run()
-
-
 BOTH_VERSIONS = pytest.mark.parametrize(
     ("protocol", "seed"),
     [(Protocol.V5, 1), (Protocol.V5, 2), (Protocol.V311, 1), (Protocol.V311, 3)],
@@ -217,7 +212,7 @@ def test_what_a_broker_forgets_is_sent_again(tmp_path: Path, protocol: Protocol,
                 receipting_receiver(tmp_path, broker),
                 receipting_uplink(journal, broker),
             )
-            async with running(receiver.run(), uplink.run()):
+            async with running(receiver.run(), subscribed(receiver, uplink)):
                 await stormy_cycles(server, journal, uplink, rng)
                 assert await uplink.drain(20), uplink.status()
             assert receiver.report().missing == 0
@@ -241,7 +236,7 @@ def test_on_the_brokers_word_the_same_faults_lose_entries_and_each_is_named(
                 make_receiver(tmp_path, broker, grace_s=1.0),
                 make_uplink(journal, broker, BRISK),
             )
-            async with running(receiver.run(), uplink.run()):
+            async with running(receiver.run(), subscribed(receiver, uplink)):
                 await stormy_cycles(server, journal, uplink, rng)
                 await until(lambda: receiver.is_connected, "receiver connects")
                 # What the storm made forgotten may have been sent again in time. This is not.
@@ -344,7 +339,7 @@ def test_a_hub_whose_cursor_lags_sends_again_and_is_given_free(tmp_path: Path) -
             broker = Broker("127.0.0.1", server.port)
             receiver = receipting_receiver(tmp_path, broker)
             async with running(receiver.run()):
-                async with running(make_uplink(journal, broker, BRISK).run()):
+                async with running(subscribed(receiver, make_uplink(journal, broker, BRISK))):
                     journal.commit(Stream.VITALS, 5)
                     await until(lambda: receiver.report().entries == 5, "entries")
                 journal.cursors[Stream.VITALS] = 2  # as a hub that lost its power before the cursor
@@ -370,7 +365,7 @@ def test_a_new_receiver_takes_over_in_the_middle_of_a_journal(tmp_path: Path) ->
             broker = Broker("127.0.0.1", server.port)
             uplink = receipting_uplink(journal, broker)
             receiver = receipting_receiver(tmp_path, broker, 0.1)
-            async with running(receiver.run(), uplink.run()):
+            async with running(receiver.run(), subscribed(receiver, uplink)):
                 await until(lambda: journal.cursors[Stream.VITALS] == 20, "released")
                 await until(lambda: receiver.report().open_gaps == 1, "gap")
 
@@ -462,14 +457,15 @@ def test_a_receipt_that_was_lost_comes_again_with_a_heartbeat(
             broker = Broker("127.0.0.1", server.port)
             uplink = receipting_uplink(journal, broker)
             server.swallows = True
-            async with running(receipting_receiver(tmp_path, broker).run(), uplink.run()):
+            receiver = receipting_receiver(tmp_path, broker)
+            async with running(receiver.run(), subscribed(receiver, uplink)):
                 await until(lambda: server.receipts > 1, "receipts")
                 assert journal.cursors[Stream.VITALS] == 0
                 server.swallows = False
-                await until(lambda: journal.cursors[Stream.VITALS] == 5, "released", 3)
+                await until(lambda: journal.cursors[Stream.VITALS] == 5, "released")
                 assert uplink.status().streams[Stream.VITALS].messages == 1
                 waiting = server.sessions[HUB.id].inflight
-                await until(lambda: not waiting, "the hub acknowledges each receipt", 3)
+                await until(lambda: not waiting, "the hub acknowledges each receipt")
 
     asyncio.run(main())
 
@@ -486,7 +482,9 @@ def test_what_is_not_on_the_disk_has_no_receipt(
         async with Watching() as server:
             broker = Broker("127.0.0.1", server.port)
             receiver = receipting_receiver(tmp_path, broker)
-            async with running(receiver.run(), receipting_uplink(journal, broker).run()):
+            async with running(
+                receiver.run(), subscribed(receiver, receipting_uplink(journal, broker))
+            ):
                 await until(lambda: receiver.report().entries == 5, "entries")
                 await asyncio.sleep(0.3)
                 assert server.receipts == 0
@@ -526,7 +524,7 @@ def test_a_store_that_is_away_holds_the_broker_back_and_nothing_is_lost(
                 timing=QUICK,
             )
             uplink = make_uplink(journal, broker)
-            async with running(receiver.run(), uplink.run()):
+            async with running(receiver.run(), subscribed(receiver, uplink)):
                 await until(lambda: receiver.is_connected, "receiver connects")
                 for _ in range(100):
                     journal.commit(Stream.VITALS, 3)

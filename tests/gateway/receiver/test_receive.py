@@ -24,6 +24,7 @@ from tests.gateway.uplink.bench import (
     mosquitto,
     read_lines,
     running,
+    subscribed,
     until,
 )
 
@@ -120,7 +121,7 @@ def test_a_broker_that_restarts_loses_nothing(tmp_path: Path) -> None:
                 make_receiver(tmp_path, server.broker),
                 make_uplink(journal, server.broker),
             )
-            async with running(receiver.run(), uplink.run()):
+            async with running(receiver.run(), subscribed(receiver, uplink)):
                 await until(lambda: receiver.is_connected, "receiver connects")
                 for n in range(60):
                     journal.commit(Stream.VITALS, 20)

@@ -236,7 +236,7 @@ def test_a_sealed_hub_delivers_through_a_bad_broker_and_a_restart(
                 with sealed_journal(folder) as journal:
                     fill(journal, 15)
                     uplink, receiver = world(tmp_path, journal, broker)
-                    async with running(receiver.run(), uplink.run()):
+                    async with running(receiver.run(), subscribed(receiver, uplink)):
                         if part == 2:
                             server.faults = Faults()
                             server.kick()
@@ -269,7 +269,7 @@ def test_a_cut_tail_is_found_by_the_receiver(tmp_path: Path) -> None:
             with sealed_journal(folder) as journal:
                 fill(journal, 5)
                 uplink, receiver = world(tmp_path, journal, broker)
-                async with running(receiver.run(), uplink.run()):
+                async with running(receiver.run(), subscribed(receiver, uplink)):
                     assert await uplink.drain(20)
             (folder / "state").unlink()
             (folder / "cursor").unlink()
@@ -280,7 +280,7 @@ def test_a_cut_tail_is_found_by_the_receiver(tmp_path: Path) -> None:
             with sealed_journal(folder) as journal:
                 assert journal.high_water(Stream.VITALS) == 4
                 uplink, receiver = world(tmp_path, journal, broker)
-                async with running(receiver.run(), uplink.run()):
+                async with running(receiver.run(), subscribed(receiver, uplink)):
                     path = tmp_path / "lines.jsonl"
                     await until(
                         lambda: any(line.get("cause") == "rollback" for line in read_lines(path)),
@@ -302,7 +302,7 @@ def test_what_does_not_open_at_the_receiver_does_not_hold_the_hub_for_ever(tmp_p
         async with FaultBroker(Faults(), 1) as server:
             with sealed_journal(folder) as journal:
                 uplink, receiver = world(tmp_path, journal, Broker("127.0.0.1", server.port))
-                async with running(receiver.run(), uplink.run()):
+                async with running(receiver.run(), subscribed(receiver, uplink)):
                     assert await uplink.drain(20), uplink.status()
                 assert journal.acknowledged(Stream.ALARM) == 3
 

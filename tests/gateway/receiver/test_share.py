@@ -31,6 +31,7 @@ from tests.gateway.uplink.bench import (
     make_uplink,
     mosquitto,
     running,
+    subscribed,
     until,
 )
 
@@ -161,7 +162,7 @@ def test_what_one_that_never_comes_back_had_comes_to_another(
             stays = sharing(tmp_path, server.broker, 0, expiry_s=60)
             leaves = sharing(tmp_path, server.broker, 1, expiry_s=1)
             uplink = receipting_uplink(journal, server.broker, ("r-0", "r-1"))
-            async with running(stays.run(), uplink.run()):
+            async with running(stays.run(), subscribed(stays, uplink)):
                 async with running(leaves.run()):
                     await until(lambda: stays.is_connected and leaves.is_connected, "both")
                     journal.commit(Stream.VITALS, 40)

@@ -140,6 +140,12 @@ async def running(*coroutines: Any) -> AsyncIterator[list[asyncio.Task[None]]]:
             raise result
 
 
+async def subscribed(receiver: Receiver, uplink: Uplink) -> None:
+    """The hub speaks when there is a session to keep it: before that a broker acknowledges what nobody will get."""
+    await until(lambda: receiver.is_connected, "receiver connects")
+    await uplink.run()
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().splitlines()]
 
