@@ -31,7 +31,16 @@ from gateway.uplink.uplink import Uplink
 from gateway.uplink.wire import Incoming
 from tests.gateway.journal.builders import MAKERS, SEGMENT, forge_frame
 from tests.gateway.receiver.test_delivery import BRISK
-from tests.gateway.uplink.bench import HUB, KeptStore, lines_store, read_lines, running, said, until
+from tests.gateway.uplink.bench import (
+    HUB,
+    KeptStore,
+    lines_store,
+    read_lines,
+    running,
+    said,
+    subscribed,
+    until,
+)
 from tests.gateway.uplink.faultbroker import FaultBroker, Faults
 
 CLINIC = ClinicKey.generate()
