@@ -114,7 +114,7 @@ class Deliver:
         rng = random.SystemRandom()
         wires = hub_wires(
             config.broker,
-            f"wardlink-{hub.tenant}-{hub.id}",
+            hub.client_id,
             self._key.sign,
             Receipts.filter(hub) if by_receiver else None,
             Commands.filter(hub) if self._inbox is not None else None,

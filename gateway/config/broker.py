@@ -3,18 +3,11 @@
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from gateway.config.kinds import HOST, build
+from gateway.config.profile import PROFILES, Profile, ProfileName, Protocol
 from gateway.tables import Key, Reader, file, integer, list_of, one_of
-
-
-class Protocol(StrEnum):
-    """The version of MQTT. What is said means the same in both."""
-
-    V5 = "5"
-    V311 = "3.1.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +32,12 @@ class Broker:
     other_hosts: tuple[str, ...] = ()
     backoff_first_s: int = 1
     backoff_most_s: int = 120
+    profile: ProfileName = ProfileName.GENERIC
+
+    @property
+    def limits(self) -> Profile:
+        """What its provider takes."""
+        return PROFILES[self.profile]
 
 
 def tls_keys(folder: Path) -> tuple[Key, ...]:
@@ -69,6 +68,12 @@ BROKER_KEYS = (
         one_of(Protocol),
         'the version of MQTT: "5", or "3.1.1" for a broker that has no 5',
         Protocol.V5,
+    ),
+    Key(
+        "profile",
+        one_of(ProfileName),
+        "whose broker it is: its limits are kept",
+        ProfileName.GENERIC,
     ),
     Key("keepalive_s", integer(5, 3600, "seconds"), "MQTT keep-alive", 30),
     Key(

@@ -1,11 +1,12 @@
 """[hub]: who this hub is."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from drivers.model import Mode
 from gateway.config.kinds import NAME, build
+from gateway.journal.entry import Stream
 from gateway.tables import Key, Reader, one_of, path
 
 
@@ -18,6 +19,26 @@ class Hub:
     state_dir: Path
     runtime_dir: Path
     mode: Mode = Mode.REAL
+
+    @property
+    def client_id(self) -> str:
+        """Its MQTT client identifier."""
+        return f"wardlink-{self.tenant}-{self.id}"
+
+    def topic(self, name: str) -> str:
+        """The topic of a stream, a notice, or a talk with somebody."""
+        return f"wardlink/1/{self.tenant}/{self.id}/{name}"
+
+
+def topics_of(hub: Hub, receivers: Iterable[str], operators: Iterable[str]) -> Iterator[str]:
+    """Every topic that this hub publishes on or subscribes to."""
+    for name in (*Stream, "status", "heartbeat"):
+        yield hub.topic(name)
+    for receiver in receivers:
+        yield hub.topic(f"receipt/{receiver}")
+    for operator in operators:
+        yield hub.topic(f"command/{operator}")
+        yield hub.topic(f"response/{operator}")
 
 
 def hub_keys(folder: Path) -> tuple[Key, ...]:

@@ -9,10 +9,11 @@ from gateway.config.broker import Broker, read_broker
 from gateway.config.commands import Commands, read_commands
 from gateway.config.delivery import Delivery, read_delivery
 from gateway.config.device import Device, read_device_names, read_devices
-from gateway.config.hub import Hub, read_hub
+from gateway.config.hub import Hub, read_hub, topics_of
 from gateway.config.journal import Journal, read_journal
 from gateway.config.kinds import read_toml
 from gateway.config.links import Link, read_links
+from gateway.config.profile import misfits
 from gateway.tables import ConfigError, Reader
 
 TABLES = ("hub", "broker", "delivery", "journal", "commands", "link", "device")
@@ -50,6 +51,11 @@ def load(source: Path, drivers: Mapping[str, Driver] | None) -> Config:
     links = read_links(reader, root, broker)
     devices = () if drivers is None else read_devices(reader, root, drivers, folder)
     if reader.faults or hub is None or broker is None or delivery is None or journal is None:
+        raise ConfigError(tuple(reader.faults))
+    topics = topics_of(hub, delivery.receivers, commands.operators)
+    for got, expected in misfits(broker.limits, broker.protocol, hub.client_id, topics):
+        reader.fault("broker.profile", got, f"{expected} ({broker.profile})")
+    if reader.faults:
         raise ConfigError(tuple(reader.faults))
     names = read_device_names(root)
     return Config(hub, broker, delivery, journal, devices, commands, names, links)

@@ -22,6 +22,7 @@ from gateway.receiver.store import Store, StoreError
 from gateway.uplink.nodes import nodes_in_turn
 from gateway.uplink.paho_wire import PahoWire
 from gateway.uplink.patience import NS_PER_S, Backoff, Timing, timing_of
+from gateway.uplink.rate import Rate
 from gateway.uplink.receipt import Receipt
 from gateway.uplink.wire import Incoming, Outgoing, Reason, Session, UplinkError
 
@@ -45,7 +46,7 @@ has queued, for it takes each PUBACK as leave for twenty messages more. A connec
 class _Inbox:
     """What one connection delivered and nobody has taken yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._messages: asyncio.Queue[Incoming] = asyncio.Queue()
         self._bytes = 0
         self._lost = asyncio.Event()
@@ -55,10 +56,25 @@ class _Inbox:
         self.unanswered = 0
         """Receipts on their way to the broker."""
         self._answered = asyncio.Event()
+        self.rate = Rate(None)
+        self._clock = clock
+
+    def may_publish(self, receive_maximum: int) -> bool:
+        """A receipt waits, and the broker takes one more now."""
+        now = self._clock.boottime_ns()
+        has_room = self.unanswered < receive_maximum and self.rate.has_room(self.unanswered, now)
+        return bool(self.receipts) and has_room
+
+    def rate_due_s(self) -> float | None:
+        """Until a receipt that waits for its second may go on; None where it waits for an answer, or for nothing."""
+        now = self._clock.boottime_ns()
+        due_ns = self.rate.due_ns(now) if self.receipts else None
+        return None if due_ns is None else (due_ns - now) / NS_PER_S
 
     def answered(self, _message_id: int, refusal: str | None) -> None:
         """The broker has a receipt, or will not have it: the next one says the same and more."""
         self.unanswered -= 1
+        self.rate.answered(self._clock.boottime_ns())
         self._answered.set()
         if refusal is not None:
             log.warning("receiver: receipt refused: %s", refusal)
@@ -195,8 +211,9 @@ class Receiver:
             self._store.close()
 
     async def _connection(self) -> None:
-        inbox = _Inbox()
+        inbox = _Inbox(self._clock)
         wire = await PahoWire.connect(next(self._nodes), self._session, inbox)
+        inbox.rate = Rate(wire.limits.publishes_per_s)
         self.is_connected = True
         self._connected_ns = self._clock.boottime_ns()
         log.info("receiver: connected")
@@ -272,7 +289,7 @@ class Receiver:
             except StoreError as error:
                 self._in_trouble(error)
                 return
-        while inbox.receipts and inbox.unanswered < wire.limits.receive_maximum:
+        while inbox.may_publish(wire.limits.receive_maximum):
             receipt = inbox.receipts.popleft()
             topic = Receipt.topic(self._tenant, receipt.hub, self._name)
             wire.publish(Outgoing(topic, receipt.encode()))
@@ -308,6 +325,8 @@ class Receiver:
             waits.append(self._until_s(self._saved_ns))
         elif self._owes and not inbox.receipts:
             waits.append(self._until_s(self._given_ns))
+        if (due_s := inbox.rate_due_s()) is not None:
+            waits.append(due_s)
         return min(waits)
 
     def _until_s(self, last_ns: int, period_s: float | None = None) -> float:

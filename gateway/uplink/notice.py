@@ -146,7 +146,7 @@ class Notices:
 
     def topic(self, name: str) -> str:
         """The topic of a stream, or of a notice."""
-        return f"wardlink/1/{self._hub.tenant}/{self._hub.id}/{name}"
+        return self._hub.topic(name)
 
     def status(self, *, online: bool) -> Outgoing:
         """The retained birth, farewell or will."""

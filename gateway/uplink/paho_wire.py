@@ -22,7 +22,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from gateway.config.broker import Broker, Protocol
+from gateway.config.broker import Broker
+from gateway.config.profile import Protocol
 from gateway.uplink.dial import Dialler
 from gateway.uplink.nodes import nodes_in_turn
 from gateway.uplink.refusal import STEP_LIMIT_S, connect_error
@@ -238,9 +239,13 @@ class PahoWire:
         reason: ReasonCode,
         properties: object,
     ) -> None:
+        profile = self._broker.limits
+        maximum = getattr(properties, "ReceiveMaximum", DEFAULT_RECEIVE_MAXIMUM)
+        packet_bytes = getattr(properties, "MaximumPacketSize", MAX_PACKET_BYTES)
         limits = Limits(
-            getattr(properties, "ReceiveMaximum", DEFAULT_RECEIVE_MAXIMUM),
-            getattr(properties, "MaximumPacketSize", MAX_PACKET_BYTES),
+            min(maximum, profile.unacknowledged),
+            min(packet_bytes, profile.packet_bytes),
+            profile.publishes_per_s,
         )
         if reason.is_failure:
             kind = CONNACK_REASONS.get(reason.value, Reason.REFUSED)

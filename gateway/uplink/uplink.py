@@ -14,6 +14,7 @@ from collections.abc import Callable
 from gateway.clock import Clock
 from gateway.config.delivery import Delivery
 from gateway.config.hub import Hub
+from gateway.journal.entry import Stream
 from gateway.uplink.asks import Asks
 from gateway.uplink.command import Command
 from gateway.uplink.lane import Source
@@ -22,6 +23,7 @@ from gateway.uplink.letters import Letters
 from gateway.uplink.notice import Notices
 from gateway.uplink.order import Policy, Unmetered
 from gateway.uplink.patience import NS_PER_S, Backoff, OnePath, Pace, Timing, to_ns
+from gateway.uplink.rate import Rate
 from gateway.uplink.receipts import Receipts
 from gateway.uplink.status import State, UplinkStatus
 from gateway.uplink.wire import Incoming, Outgoing, Reason, UplinkError, Wire, WireFactory
@@ -88,6 +90,7 @@ class Uplink:
         """Message id to when it left."""
         self._inbox: deque[Incoming] = deque(maxlen=INBOX)
         self._heartbeat_ns = 0
+        self._rate = Rate(None)
         self._event = asyncio.Event()
         self._draining = False
         self._finished = asyncio.Event()
@@ -95,8 +98,7 @@ class Uplink:
         self._state = State.CONNECTING
         self._trouble: UplinkError | None = None
         self._retry_ns: int | None = None
-        self._reconnects = 0
-        self._refusals = 0
+        self._reconnects = self._refusals = 0
 
     # --- For the app ---------------------------------------------------------------------------------
 
@@ -160,6 +162,7 @@ class Uplink:
         self.letters.connected()
         wire = await self._connect(self, self._notices.status(online=False))
         self._state, self._trouble = State.CONNECTED, None
+        self._rate = Rate(wire.limits.publishes_per_s)
         self._pace.connected(self._clock.boottime_ns())
         log.info("uplink: connected")
         try:
@@ -201,6 +204,8 @@ class Uplink:
         limit_bytes = limits.maximum_packet_bytes - ENVELOPE_BYTES
         while self._in_flight < limits.receive_maximum and self._lost is None:
             now = self._clock.boottime_ns()
+            if not self._rate.has_room(self._in_flight, now):
+                return False
             if self._pending:
                 self._notice_flights[wire.publish(self._pending.popleft())] = now
                 continue
@@ -218,6 +223,9 @@ class Uplink:
             if found is None:
                 return True
             lane, piece = found
+            urgent = lane.stream is Stream.ALARM
+            if not self._rate.has_room(self._in_flight, now, urgent=urgent):
+                return False
             size, flying = len(piece.payload), self._lanes.in_flight_bytes
             if flying and flying + size > self._window_bytes:
                 return False
@@ -243,6 +251,7 @@ class Uplink:
         now = self._clock.boottime_ns()
         self._event.set()
         self.letters.answered(message_id)
+        self._rate.answered(now)
         sent_ns = self._notice_flights.pop(message_id, None)
         if sent_ns is not None:
             self._pace.answered(sent_ns, now, accepted=False)
@@ -304,7 +313,8 @@ class Uplink:
         deadlines = self._lanes.deadlines(self._clock.boottime_ns(), has_room=has_room)
         oldest = self._oldest_ns()
         due = None if oldest is None else self._pace.due_ns(oldest)
-        times = [self._heartbeat_ns, due, *deadlines]
+        rate_due = None if has_room else self._rate.due_ns(self._clock.boottime_ns())
+        times = [self._heartbeat_ns, due, rate_due, *deadlines]
         return min(at for at in times if at is not None)
 
     @property

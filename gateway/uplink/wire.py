@@ -43,10 +43,11 @@ class UplinkError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the server allows on this connection."""
+    """What the server, and its provider, allow on this connection."""
 
     receive_maximum: int = DEFAULT_RECEIVE_MAXIMUM
     maximum_packet_bytes: int = MAX_PACKET_BYTES
+    publishes_per_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

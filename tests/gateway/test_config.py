@@ -14,7 +14,9 @@ from drivers.model import Mode
 from gateway import schema
 from gateway.config.commands import CommandKind
 from gateway.config.delivery import Payload
+from gateway.config.hub import Hub, topics_of
 from gateway.config.load import Config, load
+from gateway.config.profile import Profile, Protocol, misfits
 from gateway.journal.entry import Stream
 from gateway.operator.settings import load_operator
 from gateway.receiver.settings import load_receiver
@@ -80,6 +82,55 @@ def test_a_stream_may_have_a_payload_of_its_own(tmp_path: Path) -> None:
         "delivery.payloads.vitals": 'str \'xml\' | one of "json", "cbor"',
         "delivery.payloads.wavefrom": 'an unknown key | a known key; did you mean "waveform"?',
     }
+
+
+@pytest.mark.parametrize(
+    ("profile", "protocol", "got", "expected"),
+    [
+        ("nats", "5", "protocol 5", "protocol 3.1.1 (nats)"),
+        ("nats", "3.1.1", None, None),
+        ("aws-iot-core", "5", None, None),
+        ("generic", "5", None, None),
+    ],
+)
+def test_what_a_provider_does_not_take_is_a_fault(
+    tmp_path: Path, profile: str, protocol: str, got: str | None, expected: str | None
+) -> None:
+    text = GOOD.replace(
+        'host = "localhost"',
+        f'host = "localhost"\nprofile = "{profile}"\nprotocol = "{protocol}"',
+    )
+    if got is None:
+        assert check(tmp_path, text).broker.profile == profile
+    else:
+        assert faults(tmp_path, text) == {"broker.profile": f"{got} | {expected}"}
+
+
+def test_names_too_long_for_a_provider_are_a_fault(tmp_path: Path) -> None:
+    text = GOOD.replace('id = "h1"', f'id = "{"h" * 64}"\ntenant = "{"t" * 64}"')
+    assert check(tmp_path, text).hub.client_id == f"wardlink-{'t' * 64}-{'h' * 64}"
+    text = text.replace('host = "localhost"', 'host = "localhost"\nprofile = "aws-iot-core"')
+    (fault,) = faults(tmp_path, text).values()
+    assert fault.endswith(
+        "of 138 bytes | at most 128: shorter names of hub and tenant (aws-iot-core)"
+    )
+
+
+def test_every_topic_is_held_against_the_limits() -> None:
+    hub = Hub("h1", "home", Path(), Path())
+    topics = list(topics_of(hub, ["r-1"], ["nurse"]))
+    assert hub.topic("receipt/r-1") in topics
+    assert hub.topic("command/nurse") in topics
+    narrow = Profile(topic_slashes=4, topic_bytes=27)
+    assert list(misfits(narrow, Protocol.V5, hub.client_id, topics)) == [
+        ("topic wardlink/1/home/h1/heartbeat of 28 bytes", "at most 27"),
+        ("topic wardlink/1/home/h1/receipt/r-1 of 30 bytes", "at most 27"),
+        ("topic wardlink/1/home/h1/receipt/r-1 with 5 slashes", "at most 4"),
+        ("topic wardlink/1/home/h1/command/nurse of 32 bytes", "at most 27"),
+        ("topic wardlink/1/home/h1/command/nurse with 5 slashes", "at most 4"),
+        ("topic wardlink/1/home/h1/response/nurse of 33 bytes", "at most 27"),
+        ("topic wardlink/1/home/h1/response/nurse with 5 slashes", "at most 4"),
+    ]
 
 
 def test_every_fault_at_once(tmp_path: Path) -> None:

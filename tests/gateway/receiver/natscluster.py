@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.broker import Broker, Protocol
+from gateway.config.broker import Broker
+from gateway.config.profile import Protocol
 
 HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
 CONFIG = """

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from gateway.config.broker import Broker, Protocol
+from gateway.config.broker import Broker
 from gateway.config.delivery import Delivery, Payload
+from gateway.config.profile import Protocol
 from gateway.journal.entry import Stream
 from gateway.receiver import receive
 from gateway.receiver.ledger import Cause, Hole, Key, Ledger, Span, Track
@@ -281,7 +282,7 @@ def test_on_the_brokers_word_the_same_faults_lose_entries_and_each_is_named(
 KILLABLE = """
 import asyncio, sys
 from pathlib import Path
-from gateway.config.broker import Broker, Protocol
+from gateway.config.broker import Broker
 from gateway.receiver import receive
 from gateway.receiver.ledger import Cause, Hole, Key, Ledger, Span, Track
 from gateway.receiver.lines import Lines

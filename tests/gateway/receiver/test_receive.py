@@ -17,6 +17,7 @@ from gateway.receiver import receive
 from gateway.uplink.wire import Incoming, UplinkError
 from tests.gateway.uplink.bench import (
     MemoryJournal,
+    clock,
     entries_of,
     free_port,
     make_receiver,
@@ -197,7 +198,7 @@ def test_a_broker_that_sends_more_than_it_may_is_borne_up_to_a_bound(
     """Mosquitto 2.0.11 does; a connection that ended for it would only get all of it again."""
 
     async def main() -> None:
-        inbox = receive._Inbox()
+        inbox = receive._Inbox(clock())
         for number in range(5000):
             inbox.arrived(Incoming(number + 1, "t", bytes(1000), retain=False))
         taken = [message for _ in range(2) for message in await inbox.take(0)]

@@ -11,8 +11,11 @@ import asyncio
 import contextlib
 import random
 import struct
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Self
+
+from gateway.config.profile import Profile, Protocol
 
 CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, PINGREQ, PINGRESP, DISCONNECT = (
     1, 2, 3, 4, 8, 9, 12, 13, 14,
@@ -117,14 +120,17 @@ class Reader:
 class FaultBroker:
     """Counts what it saw; `violations` must stay empty."""
 
-    def __init__(self, faults: Faults, seed: int) -> None:
+    def __init__(self, faults: Faults, seed: int, provider: Profile | None = None) -> None:
+        """A provider ends the connection of whoever breaks one of its limits."""
         self.faults = faults
+        self.provider = provider or Profile()
         self.rng = random.Random(seed)
         self.sessions: dict[str, Session] = {}
         self.retained: dict[str, Message] = {}
         self.connections = 0
         self.violations: list[str] = []
         self.most_outstanding = 0
+        self.most_in_a_second = 0
         self.counts: dict[str, int] = {}
         self.port = 0
         self._server: asyncio.Server | None = None
@@ -218,6 +224,7 @@ class Connection:
         self.receive_maximum: int | None = None
         self.maximum_packet: int | None = None
         self.version = 5
+        self.arrived: deque[float] = deque()
 
     @property
     def is_v5(self) -> bool:
@@ -271,6 +278,10 @@ class Connection:
         packet.u16()
         properties = packet.properties() if self.is_v5 else {}
         client_id = packet.block().decode()
+        provider = self.broker.provider
+        version = {4: Protocol.V311, 5: Protocol.V5}[self.version]
+        assert version in provider.protocols, f"version {version}"
+        assert len(client_id) <= provider.client_id_bytes, f"client id {client_id}"
         if flags & 4:
             if self.is_v5:
                 packet.properties()
@@ -303,6 +314,19 @@ class Connection:
         self.send(CONNACK, bytes([present, 0]) + number(len(limits)) + limits)
         self.pump()
 
+    def provide(self, topic: str, size: int) -> None:
+        """Keeps the limits of a provider."""
+        provider, now = self.broker.provider, asyncio.get_running_loop().time()
+        self.arrived.append(now)
+        while now - self.arrived[0] >= 1:
+            self.arrived.popleft()
+        self.broker.most_in_a_second = max(self.broker.most_in_a_second, len(self.arrived))
+        most = provider.publishes_per_s
+        assert most is None or len(self.arrived) <= most, f"more than {most} in a second"
+        assert size <= provider.packet_bytes, f"packet of {size} bytes"
+        assert len(topic) <= provider.topic_bytes, f"topic of {len(topic)} bytes"
+        assert topic.count("/") <= provider.topic_slashes, f"too many slashes: {topic}"
+
     def subscribe(self, packet: Reader) -> None:
         assert self.session is not None
         mid = struct.pack(">H", packet.u16())
@@ -317,12 +341,15 @@ class Connection:
     async def publish(self, head: int, packet: Reader) -> None:
         assert head & 6 == 2, "expected QoS 1"
         topic, mid = packet.block().decode(), packet.u16()
+        self.provide(topic, len(packet.data))
         if self.is_v5:
             packet.properties()
         message = Message(topic, packet.rest(), bool(head & 1))
         broker = self.broker
         assert mid not in self.outstanding, f"packet id {mid} used again"
         self.outstanding.add(mid)
+        most = self.broker.provider.unacknowledged
+        assert len(self.outstanding) <= most, f"more than {most} unacknowledged"
         limit = self.receive_maximum
         broker.most_outstanding = max(broker.most_outstanding, len(self.outstanding))
         assert limit is None or len(self.outstanding) <= limit, f"Receive Maximum {limit} exceeded"

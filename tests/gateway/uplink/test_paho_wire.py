@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.broker import Broker, Protocol, Tls
+from gateway.config.broker import Broker, Tls
+from gateway.config.profile import Protocol
 from gateway.journal.entry import Stream
 from gateway.uplink.paho_wire import PahoWire
 from gateway.uplink.tls import is_loopback
