@@ -51,7 +51,7 @@ check: $(READY)  ## format, lint, strict types, import arrows, then documents, s
 soak: $(READY)  ## the long proofs of journal and delivery: ten times the power cuts, kills, storms and broken connections; 1,000 hubs
 	@tools/need.sh mosquitto dbus-daemon
 	WARDLINK_CRASHES=100000 WARDLINK_KILLS=2000 WARDLINK_CYCLES=500 WARDLINK_STORMS=10000 WARDLINK_FLEET=1000 $(PY) -m pytest -v -s --timeout=7200 \
-		tests/gateway/journal tests/gateway/receiver/test_delivery.py tests/gateway/receiver/test_storms.py tests/firmware_sim/fleet/test_large.py $(ARGS)
+		tests/gateway/journal tests/gateway/receiver/test_delivery.py tests/gateway/receiver/test_storms.py tests/firmware_sim/fleet/test_large.py tests/system/test_commands.py $(ARGS)
 
 bench: $(READY)  ## what a device's data costs the hub, journal and uplink beside their peers, the receiver, a fleet of 1,000 hubs
 	@tools/need.sh mosquitto
