@@ -294,6 +294,28 @@ def test_a_damaged_block_is_named_and_forgets_safely(disk: SimulatedDisk, lost: 
     assert events[lost - 1].lost == 1
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_taken_up_outlives_the_power(seed: int) -> None:
+    """A half that was killed before its sync has left a block that a power cut would give back, number and all."""
+    disk = SimulatedDisk()
+    disk.make_directory(STATE)
+    spool = Spool(STATE, disk)
+    disk.steps_left = 1  # the write, and not the sync
+    with pytest.raises(PowerCutError):
+        spool.write(decision(1), NOW_NS)
+    disk.steps_left = None
+    journal = open_journal(disk, STATE / "journal")
+    asyncio.run(taken_up(disk, journal))
+    assert len(commands_in(journal)) == 1
+    disk.crash(Random(seed))
+    Spool(STATE, disk).write(decision(2), NOW_NS)
+    journal = open_journal(disk, STATE / "journal")
+    asyncio.run(taken_up(disk, journal))
+    assert [event.data for event in commands_in(journal)] == [
+        decision(n).command_id for n in (1, 2)
+    ]
+
+
 def test_a_ring_made_anew_is_named(disk: SimulatedDisk) -> None:
     Spool(STATE, disk).write(decision(1), NOW_NS)
     journal = open_journal(disk, STATE / "journal")

@@ -125,6 +125,8 @@ SPAN = (GOOD.issued_ns, GOOD.valid_until_ns)
         (judged(reading=replace(LAGS, wall_ns=SPAN[1] + 1)), Refusal.EXPIRED),
         (judged(reading=replace(LAGS, wall_ns=SPAN[0] - 9 * S)), Refusal.CLOCK),
         (judged(reading=UNSET), Refusal.CLOCK),
+        (judged(reading=replace(READING, state=ClockState.RESTORED)), Refusal.CLOCK),
+        (judged(reading=replace(READING, state=ClockState.UNSET)), Refusal.CLOCK),
         (judged(reading=replace(READING, error_ns=None)), Refusal.CLOCK),
         (judged(replace(GOOD, issued_ns=7, valid_until_ns=8), reading=UNSET), Refusal.EXPIRED),
         (judged(replace(GOOD, valid_until_ns=SPAN[0] + MAX_VALIDITY_NS + 1)), Refusal.OUT_OF_RANGE),
@@ -213,17 +215,18 @@ def test_what_nobody_signed_is_never_done(payload: bytes, name: str) -> None:
     assert found.asked is None
 
 
-TIMES = st.integers(-4000, 4000).map(lambda s: NOW_NS + s * S) | st.sampled_from([0, 1, BUILT_NS])
+NEAR_S = (-4000, -61, -60, -6, -5, -1, 0, 1, 5, 59, 60, 3599, 3600, 3601)
+TIMES = st.sampled_from(NEAR_S).map(lambda s: NOW_NS + s * S) | st.sampled_from([0, 1, BUILT_NS])
 
 
 @given(
     issued_ns=TIMES,
     until_ns=TIMES,
-    wall_ns=TIMES,
-    state=st.sampled_from(ClockState),
+    wall_ns=TIMES | st.just(NOW_NS),
+    state=st.sampled_from([*ClockState, *[ClockState.SYNCHRONISED] * 3]),
     error_ns=st.none() | st.sampled_from([0, 5_000_000, 16 * S]),
     seen=st.booleans(),
-    floors=st.tuples(TIMES, TIMES | st.none()) | st.just((0, 0)),
+    floors=st.just((0, 0)) | st.tuples(TIMES, TIMES | st.none()) | st.just((0, 0)),
     hub=st.sampled_from([HUB.id, HUB.id, HUB.id, "hub-2"]),
     epoch=st.sampled_from([EPOCH, EPOCH, EPOCH, "e0"]),
     name=st.sampled_from(["ward-1", "ward-1", "guest"]),
