@@ -27,9 +27,9 @@ from gateway.uplink.signature import signed
 from tests.gateway.uplink.bench import Mosquitto, make_receiver, mosquitto, read_lines, running
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 LIMIT_S = 40.0
 ROUNDS = int(os.environ.get("WARDLINK_KILLS", "100")) // 100
+pytestmark = [pytest.mark.system, pytest.mark.timeout(180 + 60 * ROUNDS)]
 TENANT, HUB = "ward", "hub-1"
 
 SYNCHRONISED = """
