@@ -37,6 +37,8 @@ ROUNDS = 11
 ROUND_BYTES = 5_000_000
 COMMITS = (12, 1200)
 """Least and most commits in a round."""
+SHORT = 3, 40
+"""Rounds, and most commits in each, where every sync is slowed: one store syncs for each record."""
 SECOND_BYTES = 17_000
 """What ten devices leave in a second."""
 CURSOR_S = 10
@@ -178,8 +180,8 @@ def open_journal(directory: Path, max_bytes: int = GIGABYTE) -> Journal:
 # --- Durable enqueue ---------------------------------------------------------------------------------
 
 
-def enqueue(directory: Path) -> bool:
-    """Prints the table. Returns whether the target holds at each shape."""
+def enqueue(directory: Path, turns: int, most: int) -> bool:
+    """Prints the table, of so many rounds and commits in each. Returns whether the target holds at each shape."""
     stores: dict[str, Store] = {}
     for name, make in STORES.items():
         (directory / name).mkdir()
@@ -194,7 +196,7 @@ def enqueue(directory: Path) -> bool:
     out.write(f"{'bytes x records':16}" + "".join(f"{name:>22}" for name in stores) + "\n")
     holds = True
     for size, count in SHAPES:
-        times = rounds(list(stores.values()), size, count)
+        times = rounds(list(stores.values()), size, count, turns, most)
         busy = dict(
             zip(stores, [statistics.median(cpu for _, cpu in one) for one in times], strict=True)
         )
@@ -209,11 +211,13 @@ def enqueue(directory: Path) -> bool:
     return holds
 
 
-def rounds(stores: list[Store], size: int, count: int) -> list[list[tuple[float, float]]]:
+def rounds(
+    stores: list[Store], size: int, count: int, turns: int, most: int
+) -> list[list[tuple[float, float]]]:
     """Microseconds for a commit in each round, of each store: by the clock, and of the processor."""
-    commits = min(max(ROUND_BYTES // (size * count), COMMITS[0]), COMMITS[1])
+    commits = min(max(ROUND_BYTES // (size * count), COMMITS[0]), most)
     times: list[list[tuple[float, float]]] = [[] for _ in stores]
-    for turn in range(-2, ROUNDS):
+    for turn in range(-2, turns):
         for at, store in enumerate(stores):
             batches = [[os.urandom(size) for _ in range(count)] for _ in range(commits)]
             begin, busy = time.perf_counter(), time.process_time()
@@ -232,12 +236,14 @@ def slow_enqueue(directory: Path, sync_us: int) -> None:
     if strace is None:
         out.write("\nstrace is not installed: no table for a slow disk\n")
         return
-    out.write(f"\nEach fsync and fdatasync takes {sync_us} us more (strace):\n")
+    out.write(
+        f"\nEach fsync and fdatasync takes {sync_us} us more (strace), in {SHORT[0]} short rounds:\n"
+    )
     out.flush()
     calls = "fsync,fdatasync"
     tracer = [strace, "-f", "--seccomp-bpf", "-qq", "-o", os.devnull, "-e", f"trace={calls}"]
     tracer += ["-e", f"inject={calls}:delay_exit={sync_us}"]
-    command = [sys.executable, __file__, "--only-enqueue", "--directory", str(directory)]
+    command = [sys.executable, __file__, "--short", "--directory", str(directory)]
     subprocess.run([*tracer, *command], check=False)  # noqa: S603 - ourselves
 
 
@@ -429,14 +435,15 @@ def main() -> int:
     parser.add_argument("--gigabytes", type=float, default=10.0, help="size of the large journal")
     parser.add_argument("--seconds", type=int, default=30, help="length of the device byte count")
     parser.add_argument("--directory", type=Path, default=None, help="where: the disk to measure")
-    parser.add_argument("--only-enqueue", action="store_true", help="the first table, nothing else")
-    parser.add_argument("--slow-us", type=int, default=2000, help="a slow sync; 0: no table for it")
+    parser.add_argument("--short", action="store_true", help="a small first table, nothing else")
+    parser.add_argument("--slow-us", type=int, default=0, help="one more table, with syncs delayed")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.directory, prefix="wardlink-bench-") as name:
         directory = Path(name)
-        holds = enqueue(directory)
-        if options.only_enqueue:
+        if options.short:
+            enqueue(directory, *SHORT)
             return 0
+        holds = enqueue(directory, ROUNDS, COMMITS[1])
         if options.slow_us:
             slow_enqueue(directory, options.slow_us)
         device_bytes(directory, options.seconds)
