@@ -47,11 +47,18 @@ def test_the_example_keeps_each_entry_once_over_restarts(
 
     async def main() -> None:
         async with FaultBroker(Faults(repeat=0.3), 1) as server:
+
+            def subscribed() -> bool:
+                session = server.sessions.get("my-receiver")
+                return session is not None and session.filter is not None
+
             broker = Broker("127.0.0.1", server.port)
             uplink = make_uplink(journal, broker)
             async with running(uplink.run()):
                 for round_ in (1, 2):
                     async with running(example.receive(broker, {HUB.id: PUBLIC}, path)):
+                        # Before that the broker keeps nothing for it.
+                        await until(subscribed, "subscription")
                         for _ in range(10):
                             journal.commit(Stream.VITALS, 5)
                         uplink.wake()
