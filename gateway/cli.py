@@ -232,6 +232,13 @@ def journal(arguments: argparse.Namespace) -> int:
     raise AssertionError(f"{arguments.subcommand}: the parser calls the row of the subcommand")
 
 
+def retime(arguments: argparse.Namespace) -> int:
+    """Write a receiver's lines with the times that are known by now; the file itself stays."""
+    from gateway import cli_retime  # noqa: PLC0415 - for this alone
+
+    return cli_retime.retime(arguments.lines, arguments.output)
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """One subcommand: what it does, and which of the shared options it takes."""
@@ -258,6 +265,7 @@ COMMANDS = (
     Command("check-config", check_config, "the file to check", as_json=True),
     Command("key", show_key, "whose key", as_json=True),
     Command("journal", journal),
+    Command("retime", retime),
 )
 
 
@@ -306,6 +314,9 @@ def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
                 action="store_true",
                 help="of the clinic, by the receiver's file: what hubs seal their journals for",
             )
+        if row.name == "retime":
+            sub.add_argument("lines", type=Path, metavar="FILE", help="what a receiver wrote")
+            sub.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
         if row.name == "journal" and "journal" in argv:
             from gateway import cli_journal  # noqa: PLC0415 - they load what neither half may
 

@@ -23,6 +23,7 @@ from gateway.uplink.links.links import Links
 from gateway.uplink.paho_wire import hub_wires
 from gateway.uplink.patience import timing_of
 from gateway.uplink.receipts import Receipts
+from gateway.uplink.retimed import Retimed
 from gateway.uplink.signature import VerifyKeys
 from gateway.uplink.uplink import Uplink
 from gateway.verbosity import Verbosity
@@ -121,7 +122,7 @@ class Deliver:
         )
         links = self._links = Links.of(config, wires, self._clock, rng) if config.links else None
         return Uplink(
-            self._reader,
+            Retimed(self._reader, self._clock),
             links.connect if links else wires,
             self._clock,
             hub,

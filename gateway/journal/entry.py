@@ -1,6 +1,6 @@
 """What goes into the journal and comes out of it: entries in streams, in batches that never change."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from drivers.model import Event, EventKind, Observation, Raw, Record, SampleArray
@@ -66,7 +66,9 @@ class Batch:
     Attributes:
         epoch: names the life of this journal; sequence numbers of two epochs are not comparable.
         boot_id: the boot that all boottimes in it belong to.
-        clock: both clocks at the commit, which turn boottimes into wall time.
+        clock: both clocks at the commit, which turn boottimes into wall time; a better reading of the same moment
+            where one is known since.
+        stamped: what they said at the commit, where `clock` is another time.
     """
 
     hub: str
@@ -75,6 +77,7 @@ class Batch:
     boot_id: str
     clock: ClockReading
     entries: tuple[Entry, ...]
+    stamped: ClockReading | None = field(default=None, kw_only=True)
 
     @property
     def first_sequence(self) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from gateway.clock import Clock
+from gateway.journal.entry import Batch
 from gateway.receiver.checks import (
     Checked,
     Checker,
@@ -17,14 +18,16 @@ from gateway.receiver.checks import (
     Unreadable,
     span_of,
 )
+from gateway.receiver.clocks import clock_line, learn
 from gateway.receiver.ledger import Cause, Gap, Key, Ledger, Taken
 from gateway.receiver.store import Line, RefusedError, Store, StoreError, Totals
+from gateway.timeline import Timeline
 from gateway.uplink.fields import Json
 from gateway.uplink.notice import Heartbeat, HubStatus, mark_fields
 from gateway.uplink.payload import Message, entry_fields
 from gateway.uplink.receipt import Receipt
 from gateway.uplink.spans import Spans
-from gateway.uplink.times import iso_time
+from gateway.uplink.times import iso_time, retimed, time_fields
 from gateway.uplink.wire import Incoming
 
 
@@ -185,7 +188,8 @@ class Intake:
 
     def _batch(self, work: _Work, item: Checked, message: Message) -> None:
         taken = self._taken(work, item.keys[0], message)
-        entries = self._entry_lines(message, taken)
+        timeline = self._learn(work, message.batch.hub, message.batch)
+        entries = self._entry_lines(message, taken, timeline)
         work.count.entries += len(entries)
         work.lines.extend(entries)
         work.lines.extend(self._gaps(taken.gaps))
@@ -200,14 +204,22 @@ class Intake:
         work.count.repeats += taken.repeats
         return taken
 
-    def _entry_lines(self, message: Message, taken: Taken) -> list[Line]:
+    def _learn(self, work: _Work, hub: str, content: Batch | Heartbeat) -> Timeline:
+        """What is known by now of the times of this journal; a line where earlier ones are others by that."""
+        timeline = work.ledger.timeline(hub, content.epoch)
+        changed = learn(timeline, content)
+        if changed is not None:
+            work.lines.append({**clock_line(hub, content.epoch, changed), **self._received()})
+        return timeline
+
+    def _entry_lines(self, message: Message, taken: Taken, timeline: Timeline) -> list[Line]:
         batch, received = message.batch, self._received()
         lines: list[Line] = []
         for span in taken.new:
             for entry in batch.entries:
                 if not span.first <= entry.sequence <= span.last:
                     continue
-                record = entry_fields(entry, batch.clock)
+                record = retimed(entry_fields(entry, batch.clock), timeline, batch)
                 device = record.pop("device")
                 lines.append(
                     {
@@ -229,6 +241,7 @@ class Intake:
         if not work.ledger.is_new_beat(beat.hub, beat.boot_id, beat.clock.boottime_ns):
             work.count.repeats += 1
             return
+        clock = self._learn(work, beat.hub, beat).boot(beat.boot_id).reading_at(beat.clock)
         gaps: list[Gap] = []
         streams: dict[str, Json] = {}
         for stream, mark in beat.marks.items():
@@ -242,9 +255,7 @@ class Intake:
                 "hub": beat.hub,
                 "epoch": beat.epoch,
                 "boot_id": beat.boot_id,
-                "boottime_ns": beat.clock.boottime_ns,
-                "time": iso_time(beat.clock.wall_ns),
-                "clock": beat.clock.state,
+                **time_fields(beat.clock.boottime_ns, clock),
                 **self._received(),
                 "streams": streams,
             }

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from gateway.journal.entry import Stream
+from gateway.timeline import Timeline
 from gateway.uplink.notice import HubStatus
 from gateway.uplink.receipt import MAX_HOLES as RECEIPT_HOLES
 from gateway.uplink.receipt import Held
@@ -221,6 +222,18 @@ class Ledger:
         """Boot and boottime of each hub's last heartbeat."""
         self.statuses: dict[str, HubStatus] = {}
         """What each hub said last of itself."""
+        self.timelines: dict[tuple[str, str], Timeline] = {}
+        """Of each hub and epoch, what is known of its boots."""
+
+    def timeline(self, hub: str, epoch: str) -> Timeline:
+        """The boots of a journal; a new one where none is known."""
+        timeline = self.timelines.get((hub, epoch))
+        if timeline is None:
+            same = [key for key in self.timelines if key[0] == hub]
+            if len(same) >= MAX_EPOCHS:
+                del self.timelines[same[0]]
+            timeline = self.timelines[hub, epoch] = Timeline()
+        return timeline
 
     def track(self, key: Key) -> Track:
         """The track of a key; a new one where there is none."""

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from gateway.clock import Clock
 from gateway.journal.entry import Stream
+from gateway.receiver.clocks import boot_fields, read_boot, replay_clock, replay_entry
 from gateway.receiver.ledger import Cause, Key, Ledger, Span
 from gateway.receiver.state import key_fields, read_key, read_track, track_fields
 from gateway.receiver.store import Line, SoleStore, StoreError
+from gateway.timeline import Timeline
 from gateway.uplink.fields import Fields, Json, PayloadError, dumps, loads
 from gateway.uplink.notice import read_mark
 from gateway.uplink.spans import Spans
@@ -139,8 +141,12 @@ def save(path: Path, ledger: Ledger, lines_length: int) -> None:
         {"hub": hub, "boot_id": boot_id, "boottime_ns": boottime_ns}
         for hub, (boot_id, boottime_ns) in ledger.beats.items()
     ]
+    clocks: list[Json] = [
+        {"hub": hub, "epoch": epoch, "boots": [boot_fields(boot) for boot in timeline]}
+        for (hub, epoch), timeline in ledger.timelines.items()
+    ]
     head: dict[str, Json] = {"schema": STATE_SCHEMA, "lines_length": lines_length}
-    state = dumps(head | {"beats": beats, "tracks": tracks})
+    state = dumps(head | {"beats": beats, "tracks": tracks, "clocks": clocks})
     temporary = path.with_name(path.name + ".new")
     with temporary.open("wb") as file:
         file.write(state.encode("ascii"))
@@ -167,6 +173,9 @@ def load(path: Path, lines: Lines, now_ns: int) -> Ledger:
         for item in state.objects("tracks"):
             # The grace begins anew: what fills a hole may have waited at the broker all the while.
             ledger.put(read_key(item), read_track(item, now_ns))
+        for item in state.objects("clocks") if state.has("clocks") else ():
+            timeline = Timeline(read_boot(boot) for boot in item.objects("boots"))
+            ledger.timelines[item.text("hub"), item.text("epoch")] = timeline
     # A line that the disk damaged counts as not received, so the ledger will name its entry as a gap.
     for line in lines.read(offset):
         with contextlib.suppress(PayloadError):
@@ -178,7 +187,11 @@ def _replay(ledger: Ledger, line: Fields, now_ns: int) -> None:
     match line.text("type"):
         case "entry":
             sequence = line.integer("sequence", least=1)
-            ledger.receive(read_key(line), Span(sequence, sequence))
+            key = read_key(line)
+            ledger.receive(key, Span(sequence, sequence))
+            replay_entry(ledger.timeline(key.hub, key.epoch), line)
+        case "clock":
+            replay_clock(ledger.timeline(line.text("hub"), line.text("epoch")), line)
         case "gap":
             span = Span(line.integer("first", least=1), line.integer("last", least=1))
             key, cause = read_key(line), line.choice("cause", Cause)

@@ -12,6 +12,7 @@ from gateway.journal.entry import Stream
 from gateway.receiver.database import Database
 from gateway.receiver.dialects import Dialect
 from gateway.receiver.ledger import Key, Ledger, Span, Track
+from gateway.receiver.sql_clocks import Stored, read_clocks, write_clocks
 from gateway.receiver.state import read_track, track_fields
 from gateway.receiver.store import Line, StoreError, Totals
 from gateway.receiver.tables import (
@@ -45,6 +46,7 @@ class SqlStore:
         self._ledger = Ledger()
         self._stored: dict[Key, str] = {}
         """The tracks of the open transaction, as they were read."""
+        self._clocks: Stored = {}
         self._made: set[Key] = set()
 
     # --- The store -------------------------------------------------------------------------------------
@@ -65,6 +67,7 @@ class SqlStore:
                 ledger.tracks[key] = _clamped(read_track(loads(found[key].encode())), now_ns)
             for hub in sorted(hubs):
                 self._read_hub(hub, ledger)
+            self._clocks = read_clocks(self._database, keys, ledger)
             self._ledger = ledger
             return ledger, now_ns
 
@@ -84,6 +87,7 @@ class SqlStore:
             self._database.insert(rows)
             self._write_tracks()
             self._write_hubs()
+            write_clocks(self._database, self._clocks, self._ledger)
             self._database.commit()
 
     def rollback(self) -> None:

@@ -16,7 +16,7 @@ from gateway.uplink.fields import Json
 from gateway.uplink.receipt import Held
 
 Line = Mapping[str, Json]
-"""One thing to be kept: `type` is entry, gap, gap_closed, heartbeat, status or rejected."""
+"""One thing to be kept: `type` is entry, gap, gap_closed, clock, heartbeat, status or rejected."""
 
 
 class StoreError(Exception):
@@ -112,6 +112,9 @@ class SoleStore:
         for key in keys:
             if key in ledger.tracks:
                 work.put(key, deepcopy(ledger.tracks[key]))
+            journal = key.hub, key.epoch
+            if journal in ledger.timelines:
+                work.timelines[journal] = ledger.timelines[journal].copy()
         for hub in hubs:
             if hub in ledger.beats:
                 work.beats[hub] = ledger.beats[hub]
@@ -127,6 +130,9 @@ class SoleStore:
             self.ledger.put(key, track)  # a new one may push out the oldest of too many
         self.ledger.beats |= self._work.beats
         self.ledger.statuses |= self._work.statuses
+        for journal, timeline in self._work.timelines.items():
+            self.ledger.timeline(*journal)
+            self.ledger.timelines[journal] = timeline
         self._work = Ledger()
 
     def rollback(self) -> None:

@@ -168,9 +168,14 @@ HUBS = Table(
     ("hub",),
     {"hub": T, "boot_id": T, "boottime_ns": N, "state": T, "version": T, "epoch": T},
 )
+BOOTS = Table(
+    "boots",
+    ("hub", "epoch", "boot_id"),
+    {"hub": T, "epoch": T, "boot_id": T, "state": J},
+)
 SCHEMA = Table("wardlink_schema", ("version",), {"version": N})
 
-TABLES = (SCHEMA, ENTRIES, PARTS, GAPS, CLOCKS, REJECTED, HEARTBEATS, STATUSES, TRACKS, HUBS)
+TABLES = (SCHEMA, ENTRIES, PARTS, GAPS, CLOCKS, REJECTED, HEARTBEATS, STATUSES, TRACKS, HUBS, BOOTS)
 
 
 # --- From lines to rows ------------------------------------------------------------------------------------

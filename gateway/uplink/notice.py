@@ -12,7 +12,7 @@ from gateway.config.hub import Hub
 from gateway.journal.entry import Stream
 from gateway.uplink.fields import Fields, Json, PayloadError, dumps, loads
 from gateway.uplink.spans import Spans
-from gateway.uplink.times import iso_time
+from gateway.uplink.times import time_fields
 from gateway.uplink.wire import Outgoing
 
 STATUS_SCHEMA = "wardlink.status/1"
@@ -102,9 +102,7 @@ class Heartbeat:
                 "hub": self.hub,
                 "epoch": self.epoch,
                 "boot_id": self.boot_id,
-                "time": iso_time(self.clock.wall_ns),
-                "clock": self.clock.state,
-                "boottime_ns": self.clock.boottime_ns,
+                **time_fields(self.clock.boottime_ns, self.clock),
                 "wall_ns": self.clock.wall_ns,
                 "error_ns": self.clock.error_ns,
                 "streams": {stream: mark_fields(mark) for stream, mark in self.marks.items()},

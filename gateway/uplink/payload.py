@@ -62,6 +62,7 @@ def head_fields(batch: Batch, first: int, count: int, high_water: int) -> dict[s
         "high_water": high_water,
         "boot_id": batch.boot_id,
         "clock": reading_fields(batch.clock),
+        **({} if batch.stamped is None else {"stamped": reading_fields(batch.stamped)}),
     }
 
 
@@ -203,6 +204,7 @@ def decode(data: bytes) -> Message:
         boot_id=fields.text("boot_id"),
         clock=reading_of(fields.object("clock")),
         entries=entries,
+        stamped=reading_of(fields.object("stamped")) if fields.has("stamped") else None,
     )
     return Message(batch, fields.integer("high_water", least=0))
 

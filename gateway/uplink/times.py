@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from drivers.model import ClockChange, ClockReading, ClockState
+from gateway.journal.entry import Batch
+from gateway.timeline import Timeline
 from gateway.uplink.fields import Fields, Json
 
 EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
@@ -23,10 +25,42 @@ def time_fields(boottime_ns: int, clock: ClockReading | None) -> dict[str, Json]
 
     Without a clock of the same boot there is none: the time is that of the raw record.
     """
-    if clock is None:
+    if clock is None or clock.state is ClockState.UNSET:
+        # What a clock shows that nobody has set is no time, not even a bad one.
         return {"time": None, "clock": ClockState.UNSET, "boottime_ns": boottime_ns}
     wall = iso_time(clock.wall_of(boottime_ns))
     return {"time": wall, "clock": clock.state, "boottime_ns": boottime_ns}
+
+
+def when_fields(
+    timeline: Timeline, boot_id: str, boottime_ns: int, own: ClockReading | None = None
+) -> dict[str, Json]:
+    """The best that is known of when a moment was, for whoever knows more than one message.
+
+    With `error_ns` where the time is a true one, with the bounds that there are where it is not.
+
+    Args:
+        own: a reading near the moment, of the same boot.
+    """
+    boot = timeline.boot(boot_id)
+    fields = time_fields(boottime_ns, boot.relation)
+    if boot.is_synchronised:
+        return {**fields, "error_ns": boot.error_ns(boottime_ns, own)}
+    bounds = timeline.bounds(boot_id, boottime_ns)
+    if bounds.not_before_ns is not None:
+        fields["not_before"] = iso_time(bounds.not_before_ns)
+    if bounds.not_after_ns is not None:
+        fields["not_after"] = iso_time(bounds.not_after_ns)
+    return fields
+
+
+def retimed(record: Mapping[str, Json], timeline: Timeline, batch: Batch) -> dict[str, Json]:
+    """A record's fields with the best that is known of its time. A correction belongs to the boot of its reading."""
+    boot_id, boottime_ns = record.get("boot_id") or batch.boot_id, record["boottime_ns"]
+    assert isinstance(boot_id, str)  # noqa: S101 - as `entry_fields` writes them
+    assert isinstance(boottime_ns, int)  # noqa: S101
+    own = batch.clock if boot_id == batch.boot_id else None
+    return {**record, **when_fields(timeline, boot_id, boottime_ns, own)}
 
 
 def reading_fields(reading: ClockReading) -> dict[str, Json]:

@@ -140,6 +140,6 @@ def test_a_cluster_loses_the_node_of_the_hub_under_load(
         for stream, sequences in entries_of(lines).items():
             assert sorted(sequences) == list(range(1, journal.high_water(stream) + 1)), stream
         assert journal.high_water(Stream.VITALS) == BATCHES * 20
-        assert {line["type"] for line in lines} <= {"entry", "status", "heartbeat"}
+        assert {line["type"] for line in lines} <= {"entry", "status", "heartbeat", "clock"}
     finally:
         journal.close()

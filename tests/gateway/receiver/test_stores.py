@@ -14,7 +14,7 @@ import pytest
 
 from drivers.assigned import Code, Unit
 from drivers.model import Compound, Event, EventKind, Observation, Quantity, SampleArray, Special
-from gateway.clock import SystemClock
+from gateway.clock import ClockReading, ClockState, SystemClock
 from gateway.journal.entry import Batch, Entry, Stream
 from gateway.receiver.checks import Checker
 from gateway.receiver.dialects import sqlite
@@ -24,7 +24,7 @@ from gateway.receiver.sql import SqlStore
 from gateway.receiver.store import Line, RefusedError, Store, StoreError
 from gateway.receiver.tables import HUBS, SCHEMA, SCHEMA_VERSION, TABLES
 from gateway.uplink.fields import Json
-from gateway.uplink.notice import HubStatus
+from gateway.uplink.notice import Heartbeat, HubStatus, Mark
 from gateway.uplink.slices import slices
 from gateway.uplink.wire import Incoming
 from tests.gateway.receiver.databases import query, server, some_dialect
@@ -128,7 +128,7 @@ def test_no_number_and_no_text_is_too_strange_to_keep(place: Place) -> None:
     store = sql_store(place)
     lines = intake_of(store).take([message(*records)])
     store.close()
-    assert [line["type"] for line in lines] == ["entry"] * 4
+    assert [line["type"] for line in lines] == ["clock", *["entry"] * 4]
     rows = query(*place, "SELECT * FROM entries ORDER BY sequence")
     assert [row["value"] for row in rows] == ["1E+999", "1" + 40 * "0", "-0.0", None]
     assert [row["value_numeric"] for row in rows] == [None, 1e40, 0, None]
@@ -466,9 +466,10 @@ def test_what_a_database_will_never_take_is_kept_as_rejected(tmp_path: Path) -> 
     connection.close()
     intake = intake_of(store)
     lines = intake.take([batch(1, 2), batch(1, 3, Stream.ALARM), batch(3, 2)])
-    assert [line["type"] for line in lines] == ["entry", "entry", "rejected", "entry", "entry"]
-    assert lines[2]["reason"] == "refused"
-    assert "p-1" not in str(lines[2]["text"])
+    kinds = [line["type"] for line in lines]
+    assert kinds == ["clock", "entry", "entry", "rejected", "entry", "entry"]
+    assert lines[3]["reason"] == "refused"
+    assert "p-1" not in str(lines[3]["text"])
     assert store.held(HUB.id, EPOCH).keys() == {Stream.VITALS, Stream.ALARM}
     assert store.held(HUB.id, EPOCH)[Stream.ALARM].high == 0
     store.close()
@@ -522,3 +523,44 @@ def test_the_document_names_every_table_and_column() -> None:
         for column in () if table.name in private else table.columns:
             assert f"`{column}`" in text, (table.name, column)
     assert f"Version {SCHEMA_VERSION}." in text
+
+
+# --- Times -------------------------------------------------------------------------------------------------
+
+
+def test_what_was_stored_before_the_clock_was_set_has_its_time_in_a_view(place: Place) -> None:
+    """The entries stay as they are; the boot's row is what changes, and a receiver started anew knows it."""
+    store = sql_store(place)
+    intake = intake_of(store)
+    unset = replace(READING, wall_ns=READING.boottime_ns, state=ClockState.UNSET, error_ns=None)
+    entry = Entry(
+        1,
+        "belt",
+        Observation(Code.ECG_HEART_RATE, Quantity(Decimal(70), Unit.BEAT_PER_MIN), 5_000_000_000),
+        None,
+    )
+    early = Batch(HUB.id, Stream.VITALS, EPOCH, "boot-1", unset, (entry,))
+    (only,) = slices(early, 0, 100, 10**6)
+    intake.take([said(NOTICES.topic(Stream.VITALS), only.payload)])
+    columns = "SELECT time, clock FROM entries"
+    assert query(*place, columns) == [{"time": None, "clock": "unset"}]
+    best = "SELECT best_time, best_clock FROM timed_entries"
+    assert query(*place, best) == [{"best_time": None, "best_clock": "unset"}]
+    store.close()
+
+    store = sql_store(place)
+    intake = intake_of(store)
+    reading = ClockReading(25_000_000_000, 1_800_000_000_000_000_000, ClockState.SYNCHRONISED, 7)
+    heartbeat = Heartbeat(HUB.id, EPOCH, "boot-1", reading, {Stream.VITALS: Mark.in_order(1, 1)})
+    lines = intake.take([said(NOTICES.topic("heartbeat"), heartbeat.encode())])
+    assert [line["type"] for line in lines] == ["clock", "heartbeat"]
+    assert query(*place, columns) == [{"time": None, "clock": "unset"}]
+    (row,) = query(*place, best)
+    # 2027-01-15T08:00:00Z, less twenty seconds.
+    assert str(row["best_time"])[:19].replace(" ", "T") == "2027-01-15T07:59:40"
+    assert row["best_clock"] == "synchronised"
+    again = replace(heartbeat, clock=replace(reading, boottime_ns=26_000_000_000))
+    again = replace(again, clock=replace(again.clock, wall_ns=reading.wall_ns + 1_000_000_000))
+    lines = intake.take([said(NOTICES.topic("heartbeat"), again.encode())])
+    assert [line["type"] for line in lines] == ["heartbeat"], "what is known is not said twice"
+    store.close()
