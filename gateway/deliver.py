@@ -11,6 +11,7 @@ from gateway import __version__, status
 from gateway.clock import Clock, SystemClock
 from gateway.config.delivery import Ack
 from gateway.config.load import Config
+from gateway.journal.entry import Stream
 from gateway.journal.keys import HubKey
 from gateway.journal.reader import JournalReader
 from gateway.journal.readers import choose
@@ -20,6 +21,7 @@ from gateway.spool import Spool
 from gateway.uplink.commands import Commands, Inbox
 from gateway.uplink.judge import Judge
 from gateway.uplink.links.links import Links
+from gateway.uplink.links.strips import Strips
 from gateway.uplink.paho_wire import hub_wires
 from gateway.uplink.patience import timing_of
 from gateway.uplink.receipts import Receipts
@@ -93,7 +95,12 @@ class Deliver:
         if self._links is not None:
             self._links.wake = uplink.wake
             self._watching = group.create_task(self._links.run(), name="links")
+            strips = Strips(uplink.asks, self._clock, self._links.wants_strips)
+        else:
+            strips = None
         while True:
+            if strips is not None:
+                strips.follow(self._reader.high_water(Stream.ALARM))
             await self._reader.advanced()
             uplink.wake()
 

@@ -44,7 +44,7 @@ def state(snapshot: Mapping[str, Any]) -> str:
         waits = "uplink waits for a journal: nothing was acquired here yet"
         parts.append(_uplink(snapshot) if snapshot["uplink"] else waits)
     if snapshot.get("links"):
-        parts.append(_links(snapshot["links"]))
+        parts.append(links(snapshot["links"]))
     return "\n\n".join((head, *parts))
 
 
@@ -107,7 +107,8 @@ def _uplink(snapshot: Mapping[str, Any]) -> str:
     return f"{line}\n" + table(("stream", "journalled", "acknowledged", "waiting", "refused"), rows)
 
 
-def _links(state: Mapping[str, Any]) -> str:
+def links(state: Mapping[str, Any]) -> str:
+    """The ways to the broker, the best first."""
     rows = []
     for link in state["links"]:
         age, says = link["last_answer_age_s"], link["says"]

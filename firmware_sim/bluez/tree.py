@@ -42,6 +42,7 @@ class ObjectTree:
         self._methods = {
             (OBJECT_MANAGER, "GetManagedObjects"): self._get_managed_objects,
             (PROPERTIES, "Get"): self._get_property,
+            (PROPERTIES, "GetAll"): self._get_properties,
             **methods,
         }
         self._bus: MessageBus | None = None
@@ -172,3 +173,6 @@ class ObjectTree:
         if value is None:
             raise DBusError(f"{DAEMON}.Error.UnknownProperty", f"no {interface}.{name} on {path}")
         return "v", [value]
+
+    async def _get_properties(self, path: str, body: list[object]) -> Reply:
+        return "a{sv}", [self.objects.get(path, {}).get(str(body[0]), {})]

@@ -17,7 +17,7 @@ from gateway.uplink.links.ladder import Ladder, Step
 from gateway.uplink.links.managers import ManagerError, Managers
 from gateway.uplink.links.netlink import Facts, Interfaces
 from gateway.uplink.links.pace import LinkPace
-from gateway.uplink.links.policy import LinkPolicy
+from gateway.uplink.links.policy import LinkPolicy, wants_strips
 from gateway.uplink.links.probe import gets_through
 from gateway.uplink.links.selector import LinkState, Selector
 from gateway.uplink.links.status import LinksStatus, LinkStatus
@@ -77,6 +77,7 @@ class Links:
         rng: random.Random,
         *,
         timing: Timing | None = None,
+        ladder: Ladder | None = None,
     ) -> None:
         """`selector` is for as many links as there are, in the same order."""
         self.wake: Callable[[], None] = lambda: None
@@ -89,7 +90,7 @@ class Links:
         self._selector = selector
         self._usage = usage
         self._dialler = Dialler()
-        self._ladder = Ladder()
+        self._ladder = ladder or Ladder()
         self._managers = Managers(links, self._stir)
         self._event = asyncio.Event()
         self._ready = asyncio.Event()
@@ -133,6 +134,11 @@ class Links:
         link = self._links[current]
         return link, self._metered(link) is not Metered.NO
 
+    def wants_strips(self) -> bool:
+        """Whether the link in use takes waveform only on request."""
+        found = self.current()
+        return found is not None and wants_strips(found[0], metered=found[1])
+
     # --- At work -----------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -155,7 +161,7 @@ class Links:
                     group.create_task(self._managers.run(), name="managers")
                     group.create_task(self._tend(), name="links")
         finally:
-            self._keep(self._usage.payload(reserve_bytes=0))
+            self._usage.write(self._usage.payload(reserve_bytes=0))
 
     _interfaces: Interfaces
 
@@ -196,7 +202,7 @@ class Links:
             elif step is not None and step[0] <= now:
                 await self._step(step[1], step[2])
             elif self._usage.is_due:
-                await asyncio.to_thread(self._keep, self._usage.payload())
+                await asyncio.to_thread(self._usage.write, self._usage.payload())
             else:
                 times = [at for at in (probe and probe[1], step and step[0]) if at is not None]
                 await self._pause(min(times, default=None))
@@ -211,12 +217,11 @@ class Links:
             log.info("links: %s does not get through: %s", name, trouble)
         elif self._connection is not None and (self._selector.current or 0) > link:
             log.info("links: %s gets through again: back to it", name)
-            connection = self._connection
-            wire, listener = connection
+            (wire, listener), self._connection = self._connection, None
             self.pace.moving = True
             # In order, so that nobody is told that the hub is offline.
             await wire.close()
-            if self._connection is connection:
+            if self._attempt is None and self._connection is None:
                 listener.lost(UplinkError(Reason.LOST, f"moves to {name}"))
 
     def status(self) -> LinksStatus:
@@ -291,12 +296,6 @@ class Links:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._event.wait()
-
-    def _keep(self, payload: bytes) -> None:
-        try:
-            self._usage.write(payload)
-        except OSError as error:
-            log.warning("links: cannot write how much was used: %s", error)
 
     def _gone(self, link: int) -> UplinkError:
         now = self._clock.boottime_ns()

@@ -133,14 +133,14 @@ class Selector:
             self._pause_ns = row.rest_ns
 
     def probed(self, link: int, now_ns: int, *, through: bool) -> None:
-        """A probe over a better link got an answer or none. If it did, `failed` with `moves` follows."""
+        """A probe over a better link got an answer or none. If it did, `move` follows."""
         row = self._rows[link]
+        row.suspect = not through
         if through:
-            row.suspect, row.rest_ns = False, now_ns
+            row.rest_ns = now_ns
         else:
-            row.suspect = True
             row.flaps += 1
-            row.back_ns = now_ns + self._hold_ns(row)
+        row.back_ns = now_ns + self._hold_ns(row)
 
     def move(self) -> None:
         """The connection was ended to take the better link: no fault of the one that it used."""

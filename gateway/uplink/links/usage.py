@@ -150,8 +150,11 @@ class Usage:
         return cbor2.dumps([1, rows])
 
     def write(self, payload: bytes) -> None:
-        """Durable on return. Raises OSError; for a worker thread."""
-        self._slots.write(payload)
+        """Durable on return, unless the disk will not: then the next `RESERVE_BYTES` try again. For a worker thread."""
+        try:
+            self._slots.write(payload)
+        except OSError as error:
+            log.warning("links: cannot write how much was used: %s", error)
 
 
 def _parse(payload: bytes) -> dict[str, Months] | None:
