@@ -60,6 +60,7 @@ bench: $(READY)  ## what a device's data costs the hub, journal and uplink besid
 	$(PY) tools/bench_uplink.py
 	$(PY) tools/bench_receiver.py
 	$(PY) -m tools.bench_fleet
+	$(PY) -m tools.bench_links
 
 COMPILE = $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'

@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 from gateway.clock import Clock
 from gateway.config.broker import Broker
@@ -202,7 +203,7 @@ class Links:
             elif step is not None and step[0] <= now:
                 await self._step(step[1], step[2])
             elif self._usage.is_due:
-                await asyncio.to_thread(self._usage.write, self._usage.payload())
+                await _to_the_end(asyncio.to_thread(self._usage.write, self._usage.payload()))
             else:
                 times = [at for at in (probe and probe[1], step and step[0]) if at is not None]
                 await self._pause(min(times, default=None))
@@ -311,3 +312,13 @@ class Links:
     def _metered(self, link: Link) -> Metered:
         """AUTO where nobody knows."""
         return link.metered if link.metered is not Metered.AUTO else self._managers.metered(link)
+
+
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """A thread cannot be cancelled: what it writes late must not come after the last word."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise

@@ -75,6 +75,10 @@ class World:
         """The other end of a cable goes down: the hub's end has no carrier."""
         run("ip", "-n", self.router, "link", "set", far, "up" if on else "down")
 
+    def withdraw_route(self) -> None:
+        """As a network manager does for a link without a carrier."""
+        run("ip", "-n", self.hub, "route", "delete", "default", "via", "10.1.0.1")
+
     def blackhole(self, far: str, *, on: bool) -> None:
         """The router takes what comes there and drops it without a word; the link stays up, and the router answers."""
         self._forward(far, on=not on)
