@@ -120,6 +120,7 @@ class Uplink:
                     self._pace.ended(error, self._clock.boottime_ns())
                     await self._back_off()
         finally:
+            await self._write_cursors()
             self._state = State.STOPPED
             self._finished.set()
 
@@ -170,7 +171,6 @@ class Uplink:
             await wire.close()
         finally:
             wire.abort()
-            await self._lanes.write_cursors(self._clock.boottime_ns(), at_once=True)
 
     async def _deliver(self, wire: Wire) -> None:
         """Until drained. Raises UplinkError when the connection is gone or dead."""
@@ -291,15 +291,23 @@ class Uplink:
     async def _back_off(self) -> None:
         """Rests with full jitter; a drain that begins meanwhile is tried at once."""
         self._state = State.BACKING_OFF
-        was_draining = self._draining
+        was_draining, is_written = self._draining, False
         while was_draining == self._draining:
             now = self._clock.boottime_ns()
             self._retry_ns = self._pace.retry_ns(now)
             if self._retry_ns is not None and now >= self._retry_ns:
                 break
             self._event.clear()
+            if not is_written:
+                # Not where another link is to be taken at once: a slow card must not hold that up.
+                is_written = True
+                await self._write_cursors()
+                continue
             await self._pause(self._retry_ns)
         self._retry_ns = None
+
+    async def _write_cursors(self) -> None:
+        await self._lanes.write_cursors(self._clock.boottime_ns(), at_once=True)
 
     async def _pause(self, until_ns: int | None) -> None:
         seconds = None

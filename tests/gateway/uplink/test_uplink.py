@@ -11,7 +11,7 @@ import pytest
 from drivers.model import Event, EventKind
 from gateway.journal.entry import Entry, Stream
 from gateway.uplink.order import Policy
-from gateway.uplink.patience import Timing
+from gateway.uplink.patience import Backoff, OnePath, Timing
 from gateway.uplink.status import State
 from gateway.uplink.uplink import Uplink
 from gateway.uplink.wire import Limits, Listener, Outgoing, Reason, UplinkError
@@ -327,3 +327,36 @@ def test_back_off_is_spread_from_nothing_to_a_ceiling(attempts: int) -> None:
     assert max(delays) <= to_ns(ceiling)
     assert max(delays) > to_ns(ceiling * 0.9)
     assert min(delays) < to_ns(ceiling * 0.1)
+
+
+class Hurry(OnePath):
+    """The next connection is always due at once, as where another link takes over."""
+
+    def retry_ns(self, now_ns: int) -> int:
+        return now_ns
+
+
+@pytest.mark.parametrize("hurries", [True, False])
+def test_a_cursor_is_written_while_it_waits_and_never_before_the_next_link(
+    *, hurries: bool
+) -> None:
+    slow = replace(BRISK, cursor=3600.0)
+    bench = Bench(timing=slow)
+    if hurries:
+        bench.uplink._pace = Hurry(slow, Backoff(slow, random.Random(1)))
+    bench.journal.commit(Stream.VITALS, 3)
+
+    async def story() -> None:
+        await bench.wait_published(3)
+        bench.wire.answer_all()
+        await until(lambda: bench.journal.cursors[Stream.VITALS] == 3, "the first is written")
+        bench.journal.cursor_writes = 0
+        bench.journal.commit(Stream.VITALS, 2)
+        bench.uplink.wake()
+        await until(lambda: bench.uplink.status().streams[Stream.VITALS].acknowledged == 5, "acks")
+        bench.wire.listener.lost(UplinkError(Reason.LOST, "cut"))
+        await until(lambda: len(bench.wires) == 2, "the next connection")
+        assert bench.journal.cursor_writes == (0 if hurries else 1)
+
+    drive(bench, story)
+    assert bench.journal.cursors[Stream.VITALS] == 5, "at the end it is written in any case"

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import random
+import threading
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -347,6 +349,31 @@ def test_a_step_is_due_after_its_wait_and_again_after_its_pause() -> None:
     assert again[Step.MODEM_RESET] == (900 + 6 * 3600) * s
     assert next(ladder.due(iter([(Step.MODEM_RESET, 0)]), 0))[0] == 900 * s, "of another link"
     assert [rung.wait_s for rung in LADDER] == sorted(rung.wait_s for rung in LADDER)
+
+
+def test_a_count_that_is_being_written_at_the_end_does_not_come_after_the_exact_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, monkeypatch)
+    write, writing = Usage.write, threading.Event()
+
+    def slow(usage: Usage, payload: bytes) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            writing.set()
+            time.sleep(0.2)
+        write(usage, payload)
+
+    monkeypatch.setattr(Usage, "write", slow)
+
+    async def story() -> None:
+        await bench.connect()
+        bench.links.policy.sent(Stream.VITALS, Age.LIVE, 1000)
+        bench.links._event.set()
+        await until(writing.is_set, "it writes")
+
+    run(bench, story)
+    kept = Usage(tmp_path / "links", FileStorage(), ("wifi",)).of("wifi").used
+    assert kept.total_bytes == 1250
 
 
 def test_what_is_used_and_left_stands_in_the_status(

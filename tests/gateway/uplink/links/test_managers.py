@@ -2,13 +2,16 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from dbus_fast import Variant
 
 from firmware_sim.bluez.bus import PrivateBus, installed
-from firmware_sim.network import NM_PATH, VirtualNetwork
+from firmware_sim.network import NM_DEVICE, NM_PATH, VirtualNetwork
 from gateway.config.links import Link, Metered
 from gateway.uplink.links.managers import ManagerError, Managers
 from tests.gateway.uplink.bench import running, until
@@ -84,6 +87,26 @@ def test_a_manager_that_goes_is_forgotten_and_one_that_comes_is_heard(
     drive(tmp_path, monkeypatch, story)
 
 
+def test_what_a_bus_said_that_has_gone_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with PrivateBus(tmp_path) as bus:
+            monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", bus.address)
+            network = VirtualNetwork(bus.address)
+            await network.__aenter__()
+            await network.add_device("wlan0", metered=2)
+            bench = Bench(network)
+            async with running(bench.managers.run()):
+                await bench.metered(WIFI, Metered.NO)
+                os.kill(bus.pid, signal.SIGKILL)
+                await bench.metered(WIFI, Metered.AUTO)
+                assert bench.managers.words(WIFI) == {}
+            await network.__aexit__()
+
+    asyncio.run(main())
+
+
 def test_the_last_steps_ask_for_the_links_own_connection_and_modem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,7 +124,9 @@ def test_the_last_steps_ask_for_the_links_own_connection_and_modem(
         await managers.reset_modem("wwan0")
         assert network.activations == [(f"{NM_PATH}/Settings/1", device)]
         assert network.resets == [modem]
-        await network.lose_address("wwan0")
+        path = await network.lose_address("wwan0")
+        await network.manager.change(path, NM_DEVICE, {"State": Variant("u", 30)})
+        await until(lambda: managers.words(MOBILE)["network"] == "disconnected", "it is told")
         await managers.reactivate("wwan0")
         assert len(network.activations) == 2, "a modem that lost its interface is still known"
         network.refuses = True

@@ -77,7 +77,10 @@ def test_carrier_address_and_the_interface_itself_come_and_go() -> None:
     assert table(address(2, b"\x0a\0\0\x02"), address(2, kind=21)).facts("wlan0") == ALL
     assert table(link(2, "wlan0", kind=17)).facts("wlan0") == Facts()
     again = table(link(2, "wlan0", kind=17), link(7, "wlan0"))
-    assert again.facts("wlan0") == no_address, "the old one's addresses are not the new one's"
+    reborn = table(link(2, "wlan0", kind=17), link(2, "wlan0"))
+    assert reborn.facts("wlan0") == again.facts("wlan0") == no_address, (
+        "the old one's addresses are not the new one's"
+    )
     assert table(link(2, "wlan0", kind=17), link(7, "wlan0"), address(7)).facts("wlan0") == ALL
 
 

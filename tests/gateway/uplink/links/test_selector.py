@@ -72,7 +72,11 @@ def test_silence_moves_to_the_other_link_within_a_moment(reason: Reason) -> None
     at_ns = made.retry_ns(100)
     assert at_ns is not None
     assert at_ns <= 100 + to_ns(SWITCH_S)
-    assert made.begin(at_ns) == MOBILE
+    made._rows[WIFI].rest_ns = 0
+    assert made.begin(at_ns) == MOBILE, "a suspect is the second choice, rested or not"
+    assert made.probe(at_ns) is None, "nothing delivers yet: there is nothing to come back from"
+    made.answered(at_ns, accepted=False)
+    assert made.probe(at_ns) == (WIFI, 100 + to_ns(HOLD_S))
 
 
 @pytest.mark.parametrize("reason", sorted(set(Reason) - LINK_REASONS))
