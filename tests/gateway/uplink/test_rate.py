@@ -22,6 +22,7 @@ from tests.gateway.uplink.bench import (
     make_uplink,
     read_lines,
     running,
+    subscribed,
     until,
 )
 from tests.gateway.uplink.faultbroker import FaultBroker, Faults
@@ -105,7 +106,7 @@ def test_under_the_limits_of_a_provider_nothing_is_missing(
             timing = Timing(heartbeat=0.2, cursor=0.05, answer=2.0, backoff_first=0.05)
             receiver = make_receiver(tmp_path, broker, grace_s=30)
             uplink = make_uplink(journal, broker, timing)
-            async with running(receiver.run(), uplink.run()):
+            async with running(receiver.run(), subscribed(receiver, uplink)):
                 await until(lambda: receiver.report().entries == 880, "all entries")
                 server.faults = Faults()
                 assert await uplink.drain(40), uplink.status()
