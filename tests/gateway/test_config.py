@@ -1,3 +1,5 @@
+import base64
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -5,6 +7,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 import tomli
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +19,7 @@ from gateway import schema
 from gateway.config.commands import CommandKind
 from gateway.config.delivery import Payload
 from gateway.config.hub import Hub, topics_of
+from gateway.config.kinds import VERIFY_KEY
 from gateway.config.load import Config, load
 from gateway.config.profile import Profile, Protocol, misfits
 from gateway.journal.entry import Stream
@@ -393,3 +398,41 @@ def test_an_operators_file_and_a_receivers_both_say_who_asks(tmp_path: Path) -> 
         "operator.state_dir",
         "hubs",
     }
+
+
+LOW_ORDER = [
+    "00" * 32,
+    "00" * 31 + "80",
+    "01" + "00" * 31,
+    "ec" + "ff" * 30 + "7f",
+    "ed" + "ff" * 30 + "7f",
+    "ee" + "ff" * 30 + "ff",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+]
+
+
+@pytest.mark.parametrize("key", LOW_ORDER)
+def test_a_verify_key_with_which_anybody_could_sign_is_none(tmp_path: Path, key: str) -> None:
+    public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key))
+    forged = 0
+    for number in range(
+        64
+    ):  # of any eight messages one or more is signed by (the neutral point, 0)
+        with contextlib.suppress(InvalidSignature):
+            public.verify(b"\1" + bytes(63), b"%d" % number)
+            forged += 1
+    assert forged > 0, "what this is about"
+    file = tmp_path / "hub.toml"
+    shown = base64.b64encode(bytes.fromhex(key)).decode()
+    file.write_text(f'{GOOD}[delivery.receivers]\nr-1 = "{shown}"\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"delivery\.receivers\.r-1"):
+        load(file, DRIVERS)
+
+
+def test_any_honest_verify_key_is_one() -> None:
+    for number in range(50):
+        key = Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32).public_key()
+        text = base64.b64encode(key.public_bytes_raw()).decode()
+        assert VERIFY_KEY.parse(text) == text

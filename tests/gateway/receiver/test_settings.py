@@ -11,7 +11,7 @@ from gateway.receiver.settings import ReceiverConfig, load_receiver
 from gateway.receiver.sql import SqlStore
 from gateway.tables import ConfigError
 
-VERIFY = "A" * 43 + "="
+VERIFY = "A" * 42 + "I="
 
 
 def config(folder: Path, *lines: str) -> ReceiverConfig:
