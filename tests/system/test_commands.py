@@ -24,6 +24,7 @@ from gateway.operator.request import Operator, RequestError
 from gateway.operator.settings import load_operator
 from gateway.uplink.command import Asked, Command, Logging, LogLevel, StatusReport, StoredRange
 from gateway.uplink.signature import signed
+from tests.gateway import schemas
 from tests.gateway.uplink.bench import Mosquitto, make_receiver, mosquitto, read_lines, running
 
 ROOT = Path(__file__).parents[2]
@@ -248,10 +249,16 @@ def test_an_operator_asks_and_the_receiver_learns_of_it(
                 "wardlink: unknown_hub: hub: got 'hub-2', expected one with a verify key in [hubs]: hub-1\n",
             )
 
-    with world(tmp_path, monkeypatch) as w:
+    with world(tmp_path, monkeypatch) as w, schemas.tap(w.server.port) as heard:
         w.start("acquire")
         w.start("uplink", SYNCHRONISED)
         asyncio.run(main(w))
+    # What `hostile` changed has the form of a command but for its kind.
+    assert [f for f in schemas.heard_faults(heard) if "stetus" not in f] == []
+    said = {"status", "heartbeat", "alarm", "audit", "command", "response"}
+    assert schemas.channels_of(heard) == said
+    lines = read_lines(tmp_path / "lines.jsonl")
+    assert [fault for line in lines for fault in schemas.faults(line, schemas.LINES)] == []
 
 
 async def hostile(w: World) -> None:

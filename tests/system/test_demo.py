@@ -9,8 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.gateway import schemas
+from tests.gateway.uplink.bench import read_lines
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [
@@ -51,6 +55,21 @@ def row(out: str, title: str) -> list[int]:
     return [int(cell) for cell in line.replace("│", " ").split() if cell.isdigit()]
 
 
+def check_lines(path: Path) -> None:
+    """Three of each kind of line: there are thousands, and they differ in their numbers alone."""
+    kinds: dict[tuple[object, ...], list[dict[str, Any]]] = {}
+    for line in read_lines(path):
+        record = line.get("record", {})
+        kind = line["type"], *(record.get(key) for key in ("kind", "reason", "code", "validity"))
+        kinds.setdefault(kind, []).append(line)
+    shown = [line for same in kinds.values() for line in same[:3]]
+    assert {line["record"]["shape"] for line in shown if "shape" in line.get("record", {})} >= {
+        "quantity",
+        "samples",
+    }
+    assert [fault for line in shown for fault in schemas.faults(line, schemas.LINES)] == []
+
+
 def test_a_quiet_time_is_proved_without_a_gap_and_an_interrupt_ends_it(tmp_path: Path) -> None:
     lines = tmp_path / "received.jsonl"
     with demo(tmp_path) as process:
@@ -63,6 +82,7 @@ def test_a_quiet_time_is_proved_without_a_gap_and_an_interrupt_ends_it(tmp_path:
     board, strap = row(out, "received")
     assert board >= 500
     assert strap >= 3
+    check_lines(lines)
     log = (tmp_path / "hub.log").read_text(encoding="utf-8")
     assert "patient-1" not in log, "the log names a person, if only by a pseudonym"
 
