@@ -11,7 +11,7 @@ from typing import TextIO
 
 from drivers import registry
 from gateway import budget, view
-from gateway.clock import ClockReading
+from gateway.clock import ClockReading, ClockState
 from gateway.config.load import Config, load
 from gateway.journal.entry import Stream
 from gateway.journal.errors import JournalError
@@ -20,7 +20,7 @@ from gateway.journal.keys import KEY_FILE, HubKey
 from gateway.journal.scan import Damage
 from gateway.uplink.fields import Json, dumps
 from gateway.uplink.payload import entry_fields
-from gateway.uplink.times import iso_time
+from gateway.uplink.times import iso_time, retimed
 
 OK, FAILED = 0, 1
 PROGRESS_SEGMENTS = 16
@@ -118,7 +118,10 @@ def list_streams(arguments: argparse.Namespace) -> int:
 def _moment(reading: ClockReading | None) -> str:
     if reading is None:
         return ""
-    return f"{(iso_time(reading.wall_ns) or '?')[:19]}Z {reading.state}"
+    if reading.state is ClockState.UNSET:
+        return f"{reading.state}"
+    error = "" if reading.error_ns is None else f" within {reading.error_ns / 1e6:.0f} ms"
+    return f"{(iso_time(reading.wall_ns) or '?')[:19]}Z {reading.state}{error}"
 
 
 def verify(arguments: argparse.Namespace) -> int:
@@ -217,6 +220,7 @@ def lines(
 ) -> Iterator[dict[str, Json]]:
     """What a receiver would have written, but for the moment of receipt; what cannot be read is a gap."""
     head: dict[str, Json] = {"hub": files.hub, "stream": stream, "epoch": files.epoch}
+    timeline = files.timeline()
     for batch in files.batches(stream, key):
         if isinstance(batch, Damage):
             first, last = batch.first_sequence, batch.last_sequence
@@ -226,7 +230,7 @@ def lines(
         for entry in batch.entries:
             if device is not None and entry.device != device:
                 continue
-            record = entry_fields(entry, batch.clock)
+            record = retimed(entry_fields(entry, batch.clock), timeline, batch)
             name = record.pop("device")
             yield {
                 "type": "entry",

@@ -1,6 +1,7 @@
 """What a person sees on a terminal: tables and short sentences, made from the same state that `--json` prints."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 NS_PER_S = 1_000_000_000
@@ -31,7 +32,7 @@ def state(snapshot: Mapping[str, Any]) -> str:
     now_ns = snapshot["clock"]["boottime_ns"]
     head = (
         f"hub {snapshot['hub']}  wardlink {snapshot['version']}  data {snapshot['mode']}"
-        f"  clock {snapshot['clock']['state']}"
+        f"  {_clock(snapshot['clock'])}"
     )
     parts = [f"{half}: {why}" for half, why in snapshot.get("silent", {}).items()]
     if "devices" in snapshot:
@@ -46,6 +47,17 @@ def state(snapshot: Mapping[str, Any]) -> str:
     if snapshot.get("links"):
         parts.append(links(snapshot["links"]))
     return "\n\n".join((head, *parts))
+
+
+def _clock(reading: Mapping[str, Any]) -> str:
+    """The wall clock, and how far it can be trusted. One that nobody has set shows no time."""
+    if reading["state"] == "unset":
+        return "clock unset: nobody has set it since it started"
+    moment = datetime.fromtimestamp(reading["wall_ns"] // NS_PER_S, UTC)
+    shown = f"{moment:%Y-%m-%d %H:%M:%S}Z"
+    if reading["error_ns"] is None:
+        return f"clock restored: {shown}, which may lag by hours"
+    return f"clock synchronised: {shown} within {reading['error_ns'] / 1e6:.0f} ms"
 
 
 def room(lines: Iterable[Mapping[str, Any]]) -> str:

@@ -27,6 +27,7 @@ from gateway.journal.segment import (
 from gateway.journal.slots import Slots
 from gateway.journal.state import JournalStatus, State, StreamStatus
 from gateway.journal.storage import ReadOnlyStorage
+from gateway.timeline import Timeline
 
 LOOKS = 3
 """How often a segment with damage is read before that is believed: its writer may be in the middle of a frame."""
@@ -139,6 +140,17 @@ class JournalFiles:
         if contents.damage and not path.exists():
             return None
         return Segment(place, data, find_header(data), contents) if data else None
+
+    def timeline(self) -> Timeline:
+        """What the commits on this disk tell of its boots' clocks. Sealed ones tell it as well."""
+        timeline = Timeline()
+        for stream in Stream:
+            for segment in self.segments(stream):
+                for frame in segment.contents.frames:
+                    alarm = frame.first_sequence if stream is Stream.ALARM else None
+                    boot = timeline.boot(frame.boot_id).lasted(frame.clock.boottime_ns, alarm)
+                    timeline.keep(boot.observe(frame.clock))
+        return timeline
 
     def summary(self, stream: Stream) -> StreamSummary:
         """A stream in figures."""

@@ -129,7 +129,12 @@ SNAPSHOT = {
     "version": "1",
     "mode": "real",
     "kernels": "jit",
-    "clock": {"boottime_ns": 100_000_000_000, "state": "restored"},
+    "clock": {
+        "boottime_ns": 100_000_000_000,
+        "wall_ns": 1_800_000_000_000_000_000,
+        "state": "restored",
+        "error_ns": None,
+    },
     "journal": {"key_kind": "credential", "readers": "clinic"},
     "devices": [
         {
@@ -168,6 +173,7 @@ SNAPSHOT = {
 
 def test_state_for_people_says_what_is_wrong() -> None:
     shown = view.state(SNAPSHOT)
+    assert "clock restored: 2027-01-15 08:00:00Z, which may lag by hours" in shown
     assert "/dev/ttyUSB0 is not there" in shown
     assert "60 s ago" in shown
     assert "journal key credential  readers clinic" in shown
@@ -189,3 +195,14 @@ def test_state_of_one_half_names_the_other() -> None:
 def test_columns_line_up() -> None:
     lines = view.table(("a", "long head"), [("value", "x"), ("v", "y")]).splitlines()
     assert lines == ["a      long head", "-----  ---------", "value  x", "v      y"]
+
+
+def test_status_says_how_far_the_clock_can_be_trusted() -> None:
+    clock = {"boottime_ns": 100_000_000_000, "wall_ns": 1_800_000_000_000_000_000}
+    unset = view.state({**SNAPSHOT, "clock": {**clock, "state": "unset", "error_ns": None}})
+    assert "clock unset: nobody has set it" in unset
+    assert "2027" not in unset
+    good = view.state(
+        {**SNAPSHOT, "clock": {**clock, "state": "synchronised", "error_ns": 5_000_000}}
+    )
+    assert "clock synchronised: 2027-01-15 08:00:00Z within 5 ms" in good

@@ -24,19 +24,23 @@ from hypothesis.stateful import (
 from drivers.assigned import Code, Unit
 from drivers.model import ClockReading, ClockState, Observation, Quantity
 from gateway.cli import main
+from gateway.cli_inspect import lines as export_lines
 from gateway.clock import BUILT_NS
 from gateway.clock_watch import ClockLog
 from gateway.config.hub import Hub
 from gateway.journal.entry import Batch, SealedBatch, Stream
+from gateway.journal.inspect import JournalFiles
 from gateway.journal.journal import Journal
 from gateway.journal.keys import HubKey
 from gateway.journal.readers import ClinicKey, Reader, choose
+from gateway.journal.storage import DISK, Storage
 from gateway.receiver.checks import Checker
 from gateway.receiver.intake import Intake
 from gateway.receiver.ledger import Key
 from gateway.receiver.lines import LinesStore
 from gateway.receiver.retime import learn_lines, retime_line
 from gateway.timeline import RATE_PPM, Boot
+from gateway.uplink.fields import dumps
 from gateway.uplink.notice import Mark, Notices
 from gateway.uplink.payload import decode
 from gateway.uplink.retimed import Retimed
@@ -146,7 +150,8 @@ class Ward:
     def __init__(self, folder: Path, *, sealed: bool = False) -> None:
         self.folder = folder
         self.clock = SimulatedClock(BUILT_NS + 400 * DAY)
-        self.disk = SimulatedDisk()
+        self.disk: Storage = SimulatedDisk()
+        self.directory = Path("/journal")
         self.readers: tuple[Reader, ...] = ()
         if sealed:
             (folder / "clinic.pub").write_text(CLINIC.public_text, encoding="ascii")
@@ -170,7 +175,7 @@ class Ward:
             self.journal.close()
         self.clock.boot(wall_ns)
         self.journal = Journal.open(
-            Path("/journal"),
+            self.directory,
             hub="hub-1",
             clock=self.clock,
             hub_key=KEY,
@@ -612,3 +617,24 @@ def test_the_command_writes_what_is_known_now(
     assert main(["retime", str(tmp_path / "lines"), "--output", str(output)]) == 1
     assert b"File exists" in capsysbinary.readouterr().err
     assert ward.written()[:-1] == before
+
+
+def test_an_export_has_the_times_that_the_journal_knows(tmp_path: Path) -> None:
+    ward = Ward(tmp_path)
+    ward.disk, ward.directory = DISK, tmp_path / "journal"
+    ward.boot(0)
+    used(ward)
+    for _ in range(2):
+        ward.clock.off(DAY)
+        ward.boot(0)
+        used(ward)
+    ward.clock.synchronise(0, 1_000_000)
+    ward.commit()
+    ward.close()
+    files = JournalFiles(tmp_path / "journal")
+    lines = [json.loads(dumps(line)) for line in export_lines(files, KEY, Stream.VITALS, None)]
+    assert clocks(lines) == ["unset"] * 6 + ["synchronised"] * 3
+    for line in lines:
+        ward.check_line(line)
+    assert all("not_after" in line["record"] for line in lines[:6])
+    ward.check_intervals(lines)
