@@ -10,9 +10,10 @@ from typing import Any, Self
 
 from gateway import status
 from gateway.clock import SystemClock
+from gateway.journal.entry import Stream
 from gateway.journal.journal import Journal
 from gateway.journal.keys import KEY_FILE, HubKey
-from tests.gateway.journal.builders import vital
+from tests.gateway.journal.builders import alarm, vital, wave
 from tests.gateway.uplink.links.world import BROKER_HOST, PLAIN_PORT, TLS_PORT, World, world
 
 HUB = """
@@ -60,6 +61,8 @@ class Writer:
             folder / "journal", hub="hub-1", clock=SystemClock(), hub_key=key,
             max_bytes=64 << 20, segment_bytes=1 << 20,
         )  # fmt: skip
+        self.alarm = threading.Event()
+        """Set it for one alarm."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._write)
         self.count = 0
@@ -67,6 +70,10 @@ class Writer:
     def _write(self) -> None:
         while not self._stop.wait(0.1):
             self._journal.append("hr", vital(self.count + 1))
+            self._journal.append("ecg", wave(self.count + 1))
+            if self.alarm.is_set():
+                self._journal.append("ecg", alarm(self.count + 1))
+                self.alarm.clear()
             self._journal.commit()
             self.count += 1
 
@@ -116,14 +123,17 @@ class Hub:
 
     def delivered(self, name: str, beyond: int) -> Callable[[dict[str, Any]], bool]:
         """Entries behind `beyond` are acknowledged, and the link in use is this one."""
-        return lambda state: (
-            self.uses(name)(state) and state["uplink"]["streams"]["vitals"]["acknowledged"] > beyond
-        )
+        return lambda state: self.uses(name)(state) and acknowledged(state, Stream.VITALS) > beyond
+
+
+def acknowledged(state: dict[str, Any], stream: Stream) -> int:
+    """Up to which entry everything of a stream is where it has to be."""
+    return int(state["uplink"]["streams"][stream]["acknowledged"])
 
 
 @contextmanager
-def hub_at_work(folder: Path) -> Iterator[tuple[World, Hub, Writer]]:
-    """A home in which a hub delivers over Wi-Fi to a broker and a receiver; ten commits a second."""
+def hub_at_work(folder: Path, *, wifi: bool = True) -> Iterator[tuple[World, Hub, Writer]]:
+    """A home in which a hub delivers to a broker and a receiver, over Wi-Fi or without it; ten commits a second."""
     with ExitStack() as stack:
         home = stack.enter_context(world(folder))
         state = folder / "hub"
@@ -136,11 +146,12 @@ def hub_at_work(folder: Path) -> Iterator[tuple[World, Hub, Writer]]:
         )  # fmt: skip
         verify_key = base64.b64encode(key.verify_key).decode()
         receiver_config.write_text(RECEIVER.format(port=PLAIN_PORT, key=verify_key))
+        home.carrier("w0", on=wifi)
         stack.enter_context(home.broker())
         stack.enter_context(home.gateway(home.cloud, "receive", receiver_config))
         home.until_says("mosquitto.log", "wardlink-receiver")
         writer = stack.enter_context(Writer(state, key))
         stack.enter_context(home.gateway(home.hub, "uplink", hub_config))
         hub = Hub(folder, home)
-        hub.until("delivers over Wi-Fi", hub.delivered("wifi", 5))
+        hub.until("delivers", hub.delivered("wifi" if wifi else "4g", 5))
         yield home, hub, writer

@@ -199,7 +199,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(STEPS, st.integers(0, 1000))
 def test_whatever_happens_a_fit_link_is_used_and_an_unfit_one_never(
     steps: list[Step], seed: int

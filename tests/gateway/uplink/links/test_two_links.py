@@ -10,7 +10,7 @@ import pytest
 
 from gateway.journal.entry import Stream
 from tests.gateway.uplink.bench import entries_of, read_lines
-from tests.gateway.uplink.links.home import hub_at_work
+from tests.gateway.uplink.links.home import acknowledged, hub_at_work
 from tests.gateway.uplink.links.world import missing
 
 REASON = missing()
@@ -52,6 +52,25 @@ def test_the_other_link_carries_on_and_the_better_one_comes_back(
         assert states[-1] == "online"
         for address in ("10.1.0.2", "10.2.0.2"):
             assert f"New connection from {address}" in home.log("mosquitto.log")
+
+
+def test_over_4g_waveform_goes_around_an_alarm_and_the_rest_of_it_over_wifi(tmp_path: Path) -> None:
+    with hub_at_work(tmp_path, wifi=False) as (home, hub, writer):
+        hub.until("goes on", hub.delivered("4g", 12))
+        lines = tmp_path / "lines.jsonl"
+        assert entries_of(received(lines, 12))[Stream.WAVEFORM] == []
+        writer.alarm.set()
+        while len(found := entries_of(read_lines(lines))[Stream.WAVEFORM]) < 12:
+            hub.until("delivers still", hub.uses("4g"))
+        before = writer.count
+        (mobile,) = [row for row in hub.state()["links"]["links"] if row["name"] == "4g"]
+        assert 0 < mobile["waveform_bytes_month"] < mobile["bytes_month"]
+        home.carrier("w0", on=True)
+        hub.until("is on Wi-Fi", hub.delivered("wifi", before))
+        writer.stop()
+        hub.until("has all", lambda state: acknowledged(state, Stream.WAVEFORM) == writer.count)
+        found = entries_of(received(lines, writer.count))[Stream.WAVEFORM]
+        assert sorted(found) == list(range(1, writer.count + 1))
 
 
 def received(lines: Path, count: int) -> list[dict[str, Any]]:
