@@ -187,7 +187,7 @@ class Deliver:
             "links": asdict(self._links.status()) if self._links else None,
             "wakes": reader.wakes,
             "backlog": {
-                stream.value: state.high_water - state.acknowledged
+                stream.value: state.waiting
                 for stream, state in (uplink.streams.items() if uplink else ())
             },
         }

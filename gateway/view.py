@@ -111,7 +111,7 @@ def _uplink(snapshot: Mapping[str, Any]) -> str:
             name,
             str(stream["high_water"]),
             str(stream["acknowledged"]),
-            str(stream["high_water"] - stream["acknowledged"]),
+            str(stream["waiting"]),
             stream["refusal"] or "",
         )
         for name, stream in uplink["streams"].items()

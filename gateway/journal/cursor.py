@@ -4,6 +4,7 @@ It is the only word that the process which delivers says to the one which writes
 found unreadable on its way.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,12 @@ from gateway.journal.scan import Damage
 from gateway.journal.slots import Slots
 from gateway.journal.storage import File, Storage
 
+BEYOND_KEPT = 40
+"""Spans of one stream: with four streams they fit into a slot, whatever their numbers."""
 DAMAGE_KEPT = 64
 """Ranges in the file. What stood there longest goes first: the writer of the log looks at each commit."""
+
+Span = tuple[int, int]
 
 
 class Cursor:
@@ -26,6 +31,7 @@ class Cursor:
         self._path = directory / "cursor"
         self._storage = storage
         self._slots = Slots(self._path, storage)
+        self._beyond_slots = Slots(directory / "delivered", storage)
         self.epoch = epoch
         """The life of the journal that it counts in; a reader learns it late."""
         self._lock_file: File | None = None
@@ -35,6 +41,8 @@ class Cursor:
         """Where it stood at the start, or where this process moved it: damage up to there is no news."""
         self.damage: tuple[Damage, ...] = ()
         """What its writer found unreadable, the newest last."""
+        self.beyond: dict[Stream, tuple[Span, ...]] = dict.fromkeys(Stream, ())
+        """What was delivered behind it, as far as that is known: a hint that saves repeats."""
 
     @property
     def is_ours(self) -> bool:
@@ -43,6 +51,7 @@ class Cursor:
 
     def load(self) -> bool:
         """Whether there is a whole cursor of this epoch; if not, nothing changes."""
+        self._load_beyond()
         payload = self._slots.load()
         match cbor2.loads(payload) if payload else None:
             case [bytes() as epoch, [*numbers], *damage] if epoch == self.epoch:
@@ -51,6 +60,28 @@ class Cursor:
                 return True
             case _:
                 return False
+
+    def _load_beyond(self) -> None:
+        payload = self._beyond_slots.load()
+        match cbor2.loads(payload) if payload else None:
+            case [bytes() as epoch, [*rows]] if epoch == self.epoch:
+                spans = (tuple((first, last) for first, last in row) for row in rows)
+                self.beyond = dict(zip(Stream, spans, strict=True))
+            case _:
+                pass
+
+    def reached(self, stream: Stream) -> int:
+        """A sequence number that was given away, so that it must not be given again."""
+        return max([self.acknowledged[stream], *(last for _, last in self.beyond[stream])])
+
+    def write_beyond(self, stream: Stream, spans: Iterable[Span]) -> None:
+        """Keeps the largest of these spans. Durable on return; may raise OSError, and then the old ones stand."""
+        largest = sorted(spans, key=lambda span: span[0] - span[1])[:BEYOND_KEPT]
+        beyond = self.beyond | {stream: tuple(sorted(largest))}
+        if beyond != self.beyond:
+            rows = [[list(span) for span in beyond[each]] for each in Stream]
+            self._beyond_slots.write(cbor2.dumps([self.epoch, rows]))
+            self.beyond = beyond
 
     def begin(self, acknowledged: dict[Stream, int]) -> None:
         """Starts there unless there is a cursor. Left to the process that writes it, if there is one. May raise OSError."""

@@ -180,7 +180,7 @@ class Journal:
         known = self._cursor.load()
         acknowledged = self._cursor.acknowledged.copy()
         for stream, log in self._logs.items():
-            log.recover(max(state.high_water[stream] if state else 0, acknowledged[stream]))
+            log.recover(max(state.high_water[stream] if state else 0, self._cursor.reached(stream)))
             if not known:
                 # What is on disk is sent again. What is not was acknowledged or evicted, nobody knows which.
                 acknowledged[stream] = log.first_sequence - 1

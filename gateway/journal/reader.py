@@ -5,24 +5,27 @@ a power cut could still take it back. A segment may be used again while it is re
 name is gone, and the reader looks again.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
+from gateway.clock import ClockReading
 from gateway.journal import published
 from gateway.journal.access import Access
-from gateway.journal.cursor import Cursor
+from gateway.journal.cursor import Cursor, Span
 from gateway.journal.entry import Batch, Stream
 from gateway.journal.errors import JournalError
-from gateway.journal.files import Place, places_in
+from gateway.journal.files import Place, Places, file_header, places_in
 from gateway.journal.keys import HubKey
 from gateway.journal.log import Identity, StreamLog
 from gateway.journal.pool import Pool
 from gateway.journal.published import Published
 from gateway.journal.readers import Reader
 from gateway.journal.scan import Contents, Damage, scan
-from gateway.journal.segment import BLOCK_BYTES
+from gateway.journal.segment import BLOCK_BYTES, SegmentHeader
 from gateway.journal.storage import DISK, Storage
+from gateway.journal.times import SegmentTimes
 from gateway.journal.watch import Watch
 
 GLANCE_BYTES = 131_072
@@ -34,8 +37,15 @@ class FollowedLog(StreamLog):
 
     _former: tuple[Place, Contents] | None = None
     """What was known of a segment before the mark moved on."""
+    _index: SegmentTimes | None = None
     announced = 0
     """How far the writer says it is durable; `read` takes it up together with the segments that it finds then."""
+
+    @property
+    def _times(self) -> SegmentTimes:
+        if self._index is None:
+            self._index = SegmentTimes(self._header)
+        return self._index
 
     def read(self, after: int) -> Batch | None:
         """See StreamLog."""
@@ -74,6 +84,50 @@ class FollowedLog(StreamLog):
             start=start,
         )
         return super()._scan(place, until) if contents.damage else contents
+
+    def day_begin(self, sequence: int) -> int:
+        """See JournalReader."""
+        places = self._known()
+        self._times.update(places)
+        return self._times.day_begin(places, sequence)
+
+    def during(
+        self, from_wall_ns: int, until_wall_ns: int, boot_id: str, now: ClockReading
+    ) -> tuple[tuple[Span, ...], bool]:
+        """See JournalReader."""
+        places = self._known()
+        all_of_it = self._times.update(places)
+        self._times.note(boot_id, now)
+        spans: list[Span] = []
+        for first, last in self._times.during(places, from_wall_ns, until_wall_ns):
+            begin, _ = self._commit_at(places, first, from_wall_ns)
+            _, end = self._commit_at(places, last, until_wall_ns)
+            if begin <= end:
+                spans.append((begin, end))
+        return tuple(reversed(spans)), all_of_it
+
+    def _known(self) -> Places:
+        """The segments now. One that was begun behind what is durable holds nothing yet."""
+        if self.announced != self.high_water:
+            self._take_up(self.announced)
+        return self._places
+
+    def _commit_at(self, places: Places, at: int, wall_ns: int) -> Span:
+        """The first commit of a segment that was not before a time: its entries, or nothing behind the segment."""
+        place, behind = places[at], self.high_water + 1
+        if at + 1 < len(places):
+            behind = min(behind, places[at + 1].first_sequence)
+        contents = self._contents(place) or self._scan(place, behind)
+        for frame in contents.frames:
+            if frame.last_sequence < behind and self._times.frame_wall_ns(frame) >= wall_ns:
+                return frame.first_sequence, frame.last_sequence
+        return behind, behind - 1
+
+    def _header(self, place: Place) -> SegmentHeader | None:
+        try:
+            return file_header(self._storage, self._directory / place.name)
+        except OSError:
+            return None
 
     def look(self) -> None:
         """Finds the segments that there are now."""
@@ -250,8 +304,41 @@ class JournalReader:
             and (found.stream, found.first_sequence, found.last_sequence) not in known
         )
 
-    def acknowledge(self, stream: Stream, sequence: int) -> None:
+    def day_begin(self, stream: Stream, sequence: int) -> int:
+        """Where the day of an entry begins, as far as it is known, and to the segment: `sequence` itself or before it.
+
+        A day is one of UTC by the clock of its boot. Every call learns of some more segments, the newest first.
+        """
+        try:
+            return self._logs[stream].day_begin(sequence)
+        except OSError as error:
+            raise JournalError(f"journal {stream}: cannot read: {error}") from error
+
+    def during(
+        self, stream: Stream, from_wall_ns: int, until_wall_ns: int, boot_id: str, now: ClockReading
+    ) -> tuple[tuple[Span, ...], bool]:
+        """Where the entries lie that were committed in a time, by the best clock of their boot.
+
+        Args:
+            boot_id, now: this boot and both its clocks now, which may have been set only after the last commit.
+
+        Returns:
+            The spans of whole frames, and whether that is all: else it is to be asked again, and gives more.
+        """
+        try:
+            return self._logs[stream].during(from_wall_ns, until_wall_ns, boot_id, now)
+        except OSError as error:
+            raise JournalError(f"journal {stream}: cannot read: {error}") from error
+
+    def remembered(self, stream: Stream) -> tuple[Span, ...]:
+        """What `acknowledge` was told last to be delivered behind the cursor; less where that was lost."""
+        return self._cursor.beyond[stream]
+
+    def acknowledge(self, stream: Stream, sequence: int, beyond: Iterable[Span] = ()) -> None:
         """Everything up to `sequence` has arrived and need not be kept. Durable on return.
+
+        Args:
+            beyond: what has arrived behind it: remembered as far as there is room, and kept all the same.
 
         Raises:
             JournalError: nothing with that number was ever handed out, this reader only looks, or the disk failed.
@@ -263,10 +350,10 @@ class JournalReader:
                 f"journal {stream}: got an acknowledgement of {sequence}, expected at most"
                 f" {self.high_water(stream)}; the receiver may know another journal by this hub's name"
             )
-        if sequence <= self.acknowledged(stream):
-            return
         try:
-            self._cursor.write(self._cursor.acknowledged | {stream: sequence})
+            if sequence > self.acknowledged(stream):
+                self._cursor.write(self._cursor.acknowledged | {stream: sequence})
+            self._cursor.write_beyond(stream, beyond)
         except OSError as error:
             raise JournalError(f"journal {stream}: cannot acknowledge: {error}") from error
 

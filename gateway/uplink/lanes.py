@@ -1,26 +1,45 @@
 """All streams of one journal on their way out, in the order in which they are sent."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from gateway.clock import ClockReading
 from gateway.config.delivery import Payload
 from gateway.journal.entry import Stream
 from gateway.uplink.asks import Asks
-from gateway.uplink.lane import Lane, Source
+from gateway.uplink.lane import Lane
 from gateway.uplink.notice import Mark
-from gateway.uplink.order import Age, Policy
+from gateway.uplink.order import COMMIT_NS, ORDER, Age, Policy
 from gateway.uplink.outbound import Flight
 from gateway.uplink.patience import Backoff
 from gateway.uplink.receipt import Receipt
 from gateway.uplink.slices import Slice
+from gateway.uplink.source import Source
 from gateway.uplink.status import StreamStatus
 
 log = logging.getLogger(__name__)
 
 
+URGENT = ((Stream.ALARM, Age.LIVE),)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A slice that may leave now, and why."""
+
+    lane: Lane
+    age: Age
+    piece: Slice
+
+
 class Lanes:
-    """What to send next, what is under way, and what may be given free. The first stream goes first."""
+    """What to send next, what is under way, and what may be given free.
+
+    Attributes:
+        is_held_back: the policy kept something back when it was last asked.
+    """
 
     def __init__(
         self,
@@ -29,18 +48,22 @@ class Lanes:
         cursor_ns: int,
         policy: Policy,
         asks: Asks,
+        boot_id: str,
         *,
         by_receipt: bool,
         payload_of: Callable[[Stream], Payload],
     ) -> None:
         """A durable cursor is written at most once in `cursor_ns`."""
         self._lanes = {
-            stream: Lane(source, stream, by_receipt=by_receipt, payload=payload_of(stream))
+            stream: Lane(source, stream, asks, by_receipt=by_receipt, payload=payload_of(stream))
             for stream in Stream
         }
         self._backoff = backoff
         self._cursor_ns = cursor_ns
         self._policy = policy
+        self._source = source
+        self._boot_id = boot_id
+        self.is_held_back = False
         self._asks = asks
         asks.follow(self._lanes)
         self.refusals = 0
@@ -63,47 +86,72 @@ class Lanes:
         """Everything durable is where it has to be."""
         return all(lane.is_delivered for lane in self)
 
+    @property
+    def is_settled(self) -> bool:
+        """It is, but for what the policy keeps back; of that nothing is on its way."""
+        if self.is_delivered:
+            return True
+        under_way = any(lane.outbound.in_flight or lane.outbound.unreceipted for lane in self)
+        resting = any(lane.held_until_ns is not None for lane in self)
+        return self.is_held_back and not under_way and not resting
+
     def connected(self) -> None:
         """A new connection."""
         for lane in self:
             lane.connected()
 
-    async def next(self, limit_bytes: int, now: ClockReading) -> tuple[Lane, Slice] | None:
-        """The next slice by the order of the streams; it stays prepared until it is sent."""
+    async def next(
+        self, limit_bytes: int, now: ClockReading, *, urgent_only: bool = False
+    ) -> Ready | None:
+        """What is next; it stays prepared until it is sent. With `urgent_only` nothing but an alarm is."""
         self._asks.look(now.wall_ns)
-        for lane in self:
+        self.is_held_back = False
+        await self._search(now)
+        for stream, age in URGENT if urgent_only else (*URGENT, *ORDER):
+            lane = self._lanes[stream]
             if lane.rests(now.boottime_ns):
                 continue
-            piece = await lane.peek(limit_bytes)
+            piece = await lane.peek(age, limit_bytes, now.boottime_ns)
             if piece is None:
                 continue
             if len(piece.payload) > limit_bytes:
                 self._refuse(lane, _too_large(piece, limit_bytes), now.boottime_ns)
-            elif self._may_send(lane, piece, now.boottime_ns):
-                return lane, piece
+            elif (
+                stream is Stream.ALARM
+                or age is Age.ASKED
+                or self._policy.may_send(stream, age, len(piece.payload), now.boottime_ns)
+            ):
+                return Ready(lane, age, piece)
+            else:
+                self.is_held_back = True
         return None
 
-    def launch(self, lane: Lane, message_id: int, piece: Slice, now_ns: int) -> None:
-        """The slice that `next` gave left."""
-        age = self._age(lane, piece)
-        lane.launch(message_id, piece, now_ns)
+    async def _search(self, now: ClockReading) -> None:
+        """Looks for what was asked for: a bounded part of the journal each time."""
+        ask = self._asks.unsearched()
+        if ask is not None:
+            until_ns = ask.until_wall_ns + COMMIT_NS
+            spans, all_of_it = await asyncio.to_thread(
+                self._source.during, ask.stream, ask.from_wall_ns, until_ns, self._boot_id, now
+            )
+            self._asks.found(ask, spans, all_of_it=all_of_it)
+
+    def fits(self, ready: Ready, window_bytes: int) -> bool:
+        """Whether a slice fits into the window. Alarms have one of their own."""
+        alarm = self._lanes[Stream.ALARM].outbound.in_flight_bytes
+        flying = alarm if ready.lane.stream is Stream.ALARM else self.in_flight_bytes - alarm
+        return not flying or flying + len(ready.piece.payload) <= window_bytes
+
+    def launch(self, ready: Ready, message_id: int, now_ns: int) -> None:
+        """What `next` gave left."""
+        lane, age, piece = ready.lane, ready.age, ready.piece
+        lane.launch(age, message_id, piece, now_ns)
         self._policy.sent(lane.stream, age, len(piece.payload))
         if age is Age.ASKED:
             self._asks.sent(lane.stream, piece.first, piece.last)
 
-    def _age(self, lane: Lane, piece: Slice) -> Age:
-        if self._asks.covers(lane.stream, piece.first):
-            return Age.ASKED
-        return Age.LIVE if piece.first > lane.live_from else Age.BACKLOG
-
-    def _may_send(self, lane: Lane, piece: Slice, now_ns: int) -> bool:
-        age = self._age(lane, piece)
-        if lane.stream is Stream.ALARM or age is Age.ASKED:
-            return True
-        return self._policy.may_send(lane.stream, age, len(piece.payload), now_ns)
-
     async def probe(self, limit_bytes: int, now_ns: int) -> tuple[Stream, Slice] | None:
-        """The oldest entry of a stream that the receiver gave no receipt for in good time; None when there is none."""
+        """The last entry of a stream that the receiver gave no receipt for in good time; None when there is none."""
         for lane in self:
             piece = await lane.probe(now_ns)
             if piece is not None and len(piece.payload) > limit_bytes:
@@ -134,16 +182,16 @@ class Lanes:
         lane.refuse(refusal, now_ns + self._backoff.delay_ns(lane.refusals))
         log.warning("uplink: %s refused: %s", lane.stream, refusal)
 
-    async def receipt(self, receipt: Receipt, now_ns: int) -> None:
+    def receipt(self, receipt: Receipt, now_ns: int) -> None:
         """The receiver says what it holds."""
         for stream, held in receipt.streams.items():
-            await self._lanes[stream].receipt(held, now_ns)
+            self._lanes[stream].receipt(held, now_ns)
 
     async def write_cursors(self, now_ns: int, *, at_once: bool) -> None:
         """Once in a while."""
         for lane in self:
             due = at_once or now_ns >= lane.written_ns + self._cursor_ns
-            if due and lane.released > lane.written:
+            if due and lane.needs_writing:
                 await lane.write_cursor(now_ns)
 
     def oldest_ns(self) -> list[int | None]:
@@ -152,14 +200,16 @@ class Lanes:
 
     def deadlines(self, now_ns: int, *, has_room: bool) -> Iterator[int | None]:
         """When something is to be done if nothing happens. Without room in the window, an answer comes first."""
-        if has_room:
+        if has_room and self.is_held_back:
             yield self._policy.next_change_ns(now_ns)
+        if has_room and self._asks.unsearched() is not None:
+            yield now_ns
         for lane in self:
             if has_room and not lane.outbound.in_flight:
                 yield lane.held_until_ns
             if has_room:
                 yield lane.probe_due_ns(now_ns)
-            if lane.released > lane.written:
+            if lane.needs_writing:
                 yield lane.written_ns + self._cursor_ns
 
     def marks(self) -> dict[Stream, Mark]:

@@ -17,7 +17,7 @@ class Age(StrEnum):
     """Why an entry would go now."""
 
     LIVE = "live"
-    """It became durable since the stream was last caught up with, and that was within `LIVE_S`."""
+    """It became durable since the stream was last caught up with, and that was within `LIVE_NS`."""
     ASKED = "asked"
     """An `Ask` covers it."""
     BACKLOG = "backlog"
@@ -103,10 +103,14 @@ class AskProgress:
     is_done: bool
 
 
+COMMIT_NS = 2_000_000_000
+"""What happened is durable at the latest so much later."""
 MOST_ASKS = 16
 """Asks at a time, done ones not counted."""
-LIVE_S = 60.0
+LIVE_NS = 60_000_000_000
 """A stream that could not be caught up with for so long goes on with what becomes durable now; the rest waits."""
+MOST_SPANS = 64
+"""Spans of a stream that may wait apart from each other. Where one more would come to be, the smallest goes first."""
 RANK: Mapping[Stream, int] = MappingProxyType(
     {Stream.ALARM: 0, Stream.VITALS: 1, Stream.AUDIT: 2, Stream.WAVEFORM: 3}
 )

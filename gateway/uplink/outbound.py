@@ -1,36 +1,72 @@
-"""What one stream has sent and what came back. Pure: no I/O, no clock, no event loop.
+"""Where each entry of one stream is: waiting, under way, with the broker, or delivered. Pure: no I/O and no clock.
 
-Acknowledgements may come in any order; the cursor moves over the contiguous prefix alone, so that whatever lies
-behind it was acknowledged without a hole.
+Entries leave in any order; what was delivered is a set of spans, and the cursor stands before its first hole. On the
+receiver's word an answer of the broker's delivers nothing yet. But a broker keeps the order of a topic: a receipt that
+holds something shows that what was sent before it, and is not held, was lost. Where several receivers share the work
+the order is kept only roughly; so what a later receipt still shows, `REORDER_NS` after the first, is sent again.
 """
 
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+from gateway.uplink import release
+from gateway.uplink.receipt import Held
+from gateway.uplink.spans import Spans
 
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """One message on its way: its sequence numbers, its size, and when it left."""
+    """One message on its way: its sequence numbers, its size, when it left, and the how manieth of its stream it is."""
 
     first: int
     last: int
     size_bytes: int
     sent_ns: int
+    number: int = 0
+
+
+@dataclass(slots=True)
+class _Run:
+    """Messages that left one after the other, each beginning where the one before ended: in the order of sequence."""
+
+    number: int
+    last_number: int
+    first: int
+    last: int
 
 
 class Outbound:
-    """The sending state of one stream, from the durable cursor on.
+    """One stream. Every entry up to `high` is in one place.
 
     Attributes:
-        cursor: everything up to this sequence number is acknowledged.
-        sent: everything up to this sequence number was handed to the wire.
+        cursor: everything up to here is delivered, or gone from the journal.
+        delivered: what of the rest is, too.
+        pending: what is to be sent; the rest is under way or with the broker.
+        high: the last sequence number known.
+        sent: the highest that ever left.
     """
 
-    def __init__(self, cursor: int) -> None:
-        self.cursor = cursor
-        self.sent = cursor
+    def __init__(
+        self, cursor: int, delivered: Iterable[tuple[int, int]] = (), *, by_receipt: bool = False
+    ) -> None:
+        """With `by_receipt` the receiver's word delivers, otherwise the broker's."""
+        self._by_receipt = by_receipt
+        self.cursor = self.high = self.sent = cursor
+        self.delivered = Spans(delivered)
+        self.delivered.remove(0, cursor)
+        self.pending = Spans()
         self._flights: dict[int, Flight] = {}
-        self._done: dict[int, int] = {}
-        """First to last of each range behind the cursor's next hole that is acknowledged already."""
+        self._runs: list[_Run] = []
+        """With the broker, without a receipt, in the order of sending."""
+        self._number = 0
+        self._suspects, self._suspects_ns = Spans(), 0
+        """What receipts showed to be lost, at the latest then."""
+        self._newer = Spans()
+        """The same, later."""
+        self._advance()
+
+    # --- What it says ----------------------------------------------------------------------------------
 
     @property
     def in_flight(self) -> int:
@@ -47,32 +83,144 @@ class Outbound:
         """When the oldest of them left; None when there is none."""
         return min((flight.sent_ns for flight in self._flights.values()), default=None)
 
-    def launch(self, message_id: int, flight: Flight) -> None:
-        """A message left. It begins right behind the one before."""
-        self._flights[message_id] = flight
-        self.sent = flight.last
+    @property
+    def unreceipted(self) -> int:
+        """Entries that the broker has and the receiver did not say to have."""
+        return sum(run.last - run.first + 1 for run in self._runs)
 
-    def skip(self, last: int) -> None:
-        """Everything from `sent` to `last` no longer exists in the journal: nothing to wait for."""
-        self._done[self.sent + 1] = last
-        self.sent = last
-        self._advance()
+    @property
+    def last_unreceipted(self) -> int | None:
+        """Of these the one that was sent last; None when there is none."""
+        return self._runs[-1].last if self._runs else None
+
+    def undelivered(self) -> Iterator[tuple[int, int]]:
+        """Everything that is still to come."""
+        return self.delivered.outside(self.cursor + 1, self.high)
+
+    # --- What happens ----------------------------------------------------------------------------------
+
+    def extend(self, high: int) -> None:
+        """Everything up to `high` is durable."""
+        if high > self.high:
+            for first, last in self.delivered.outside(max(self.high, self.cursor) + 1, high):
+                self.pending.add(first, last)
+            self.high = high
+
+    def launch(self, message_id: int, first: int, last: int, size_bytes: int, now_ns: int) -> None:
+        """A message left with what was pending."""
+        self._number += 1
+        self._flights[message_id] = Flight(first, last, size_bytes, now_ns, self._number)
+        self.pending.remove(first, last)
+        self.sent = max(self.sent, last)
 
     def land(self, message_id: int, *, accepted: bool) -> Flight | None:
         """An answer came. Returns its flight, or None for an answer to nothing in flight."""
         flight = self._flights.pop(message_id, None)
-        if flight is not None and accepted:
-            self._done[flight.first] = flight.last
-            self._advance()
+        if flight is None:
+            return None
+        if accepted and not self._by_receipt:
+            self._deliver(flight.first, flight.last)
+            return flight
+        for first, last in self._missing(flight.first, flight.last):
+            if accepted:
+                self._entrust(_Run(flight.number, flight.number, first, last))
+            else:
+                self.pending.add(first, last)
         return flight
 
-    def rewind(self, to: int | None = None) -> None:
-        """Forget what was sent behind the cursor, or behind `to` before it, so that it is sent again."""
-        self._flights.clear()
-        self._done.clear()
-        self.cursor = self.cursor if to is None else min(to, self.cursor)
-        self.sent = self.cursor
+    def disconnected(self) -> None:
+        """What has no answer is to be sent again."""
+        for message_id in list(self._flights):
+            self.land(message_id, accepted=False)
+
+    def gone(self, first: int, last: int) -> int:
+        """The journal has nothing there any more. Returns how many entries were waiting for it."""
+        waiting = sum(b - a + 1 for a, b in self.pending.within(first, last))
+        for a, b in [*self.pending.within(first, last)]:
+            self._deliver(a, b)
+        for run in self._runs:
+            self._deliver(max(first, run.first), min(last, run.last))
+        self._tidy()
+        return waiting
+
+    def receipt(self, held: Held, now_ns: int) -> bool:
+        """The receiver says what it holds. Returns whether that is more than before."""
+        holes = Spans(held.holes)
+        mark = min(held.high, self.high)
+        before = self.cursor, self.delivered.count
+        for first, last in self._lost(holes, mark):
+            for a, b in self._suspects.outside(first, last):
+                self._newer.add(a, b)
+        for first, last in [*holes.outside(self.cursor + 1, mark)]:
+            self._deliver(first, last)
+        for first, last in self._lost_for_long(now_ns):
+            self.pending.add(first, last)
+        self._tidy()
+        return (self.cursor, self.delivered.count) != before
+
+    # --- How -------------------------------------------------------------------------------------------
+
+    def _lost_for_long(self, now_ns: int) -> list[tuple[int, int]]:
+        """What was suspected long enough ago, and is still without a receipt."""
+        if self._suspects and now_ns - self._suspects_ns < release.REORDER_NS:
+            return []
+        lost = [
+            span
+            for run in self._runs
+            for first, last in self._missing(run.first, run.last)
+            for span in self._suspects.within(first, last)
+        ]
+        self._suspects, self._suspects_ns, self._newer = self._newer, now_ns, Spans()
+        return lost
+
+    def _lost(self, holes: Spans, mark: int) -> list[tuple[int, int]]:
+        """What was sent before something that is held, and is not held itself."""
+
+        def held_to(first: int, last: int) -> int:
+            return max((b for _, b in holes.outside(first, min(last, mark))), default=0)
+
+        proof = max(
+            (f.number for f in self._flights.values() if held_to(f.first, f.last)), default=0
+        )
+        lost: list[tuple[int, int]] = []
+        for run in reversed(self._runs):
+            proved_to = run.last if run.last_number < proof else held_to(run.first, run.last)
+            if proved_to:
+                proof = max(proof, run.last_number + 1)
+                lost += holes.within(run.first, min(proved_to, mark))
+                lost += [
+                    span for span in ((max(run.first, mark + 1), proved_to),) if span[0] <= span[1]
+                ]
+        return lost
+
+    def _entrust(self, run: _Run) -> None:
+        at = bisect_left(self._runs, run.number, key=lambda other: other.last_number)
+        before = self._runs[at - 1] if at else None
+        if before and (before.last_number + 1, before.last + 1) == (run.number, run.first):
+            before.last_number, before.last = run.number, run.last
+        else:
+            self._runs.insert(at, run)
+
+    def _tidy(self) -> None:
+        """Takes out of the runs what is delivered, or pending again."""
+        runs: list[_Run] = []
+        for run in self._runs:
+            for a, b in self._missing(run.first, run.last):
+                for first, last in self.pending.outside(a, b):
+                    runs.append(_Run(run.number, run.last_number, first, last))
+        self._runs = runs
+
+    def _missing(self, first: int, last: int) -> list[tuple[int, int]]:
+        return [*self.delivered.outside(max(first, self.cursor + 1), last)]
+
+    def _deliver(self, first: int, last: int) -> None:
+        self.pending.remove(first, last)
+        self.delivered.add(max(first, self.cursor + 1), last)
+        self._advance()
 
     def _advance(self) -> None:
-        while (last := self._done.pop(self.cursor + 1, None)) is not None:
-            self.cursor = last
+        following = self.delivered.behind(self.cursor)
+        if following and following[0] == self.cursor + 1:
+            self.cursor = following[1]
+            self.delivered.remove(*following)
+            self.high = max(self.high, self.cursor)

@@ -3,12 +3,13 @@
 Stored bytes are never rewritten. What is sealed goes as it lies there; the receiver has the same rules.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 
-from gateway.clock import Clock
+from gateway.clock import Clock, ClockReading
 from gateway.journal.entry import Batch, SealedBatch, Stream
 from gateway.timeline import Boot, agree
-from gateway.uplink.lane import Source
+from gateway.uplink.source import Source, Span
 
 
 class Retimed:
@@ -35,9 +36,23 @@ class Retimed:
         is_same = best.state is stored.state and agree(best, stored)
         return replace(batch, clock=best, stamped=None if is_same else stored)
 
-    def acknowledge(self, stream: Stream, sequence: int) -> None:
+    def day_begin(self, stream: Stream, sequence: int) -> int:
         """As the journal's."""
-        self._source.acknowledge(stream, sequence)
+        return self._source.day_begin(stream, sequence)
+
+    def during(
+        self, stream: Stream, from_wall_ns: int, until_wall_ns: int, boot_id: str, now: ClockReading
+    ) -> tuple[tuple[Span, ...], bool]:
+        """As the journal's."""
+        return self._source.during(stream, from_wall_ns, until_wall_ns, boot_id, now)
+
+    def acknowledge(self, stream: Stream, sequence: int, beyond: Iterable[Span] = ()) -> None:
+        """As the journal's."""
+        self._source.acknowledge(stream, sequence, beyond)
+
+    def remembered(self, stream: Stream) -> Iterable[Span]:
+        """As the journal's."""
+        return self._source.remembered(stream)
 
     def acknowledged(self, stream: Stream) -> int:
         """As the journal's."""

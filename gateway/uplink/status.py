@@ -22,6 +22,9 @@ class StreamStatus:
     """One stream. `acknowledged == high_water` means that all of it is delivered.
 
     Attributes:
+        sent: the highest that ever left.
+        acknowledged: everything up to here is delivered.
+        waiting: entries that are still to come, wherever they lie.
         evicted: entries that the journal had to give up before they could be sent.
         refusals: how often in a row the broker refused this stream; it is kept and tried again.
         refusal: the broker's last reason; None when the last answer was good.
@@ -30,6 +33,7 @@ class StreamStatus:
     sent: int
     acknowledged: int
     high_water: int
+    waiting: int
     messages: int
     evicted: int
     refusals: int

@@ -14,10 +14,8 @@ from collections.abc import Callable
 from gateway.clock import Clock
 from gateway.config.delivery import Delivery
 from gateway.config.hub import Hub
-from gateway.journal.entry import Stream
 from gateway.uplink.asks import Asks
 from gateway.uplink.command import Command
-from gateway.uplink.lane import Source
 from gateway.uplink.lanes import Lanes
 from gateway.uplink.letters import Letters
 from gateway.uplink.notice import Notices
@@ -25,6 +23,7 @@ from gateway.uplink.order import Policy, Unmetered
 from gateway.uplink.patience import NS_PER_S, Backoff, OnePath, Pace, Timing, to_ns
 from gateway.uplink.rate import Rate
 from gateway.uplink.receipts import Receipts
+from gateway.uplink.source import Source
 from gateway.uplink.status import State, UplinkStatus
 from gateway.uplink.wire import Incoming, Outgoing, Reason, UplinkError, Wire, WireFactory
 
@@ -80,6 +79,7 @@ class Uplink:
             to_ns(self._timing.cursor),
             policy or Unmetered(),
             self.asks,
+            clock.boot_id,
             by_receipt=receipts is not None,
             payload_of=(delivery or Delivery()).payload_of,
         )
@@ -92,8 +92,7 @@ class Uplink:
         self._heartbeat_ns = 0
         self._rate = Rate(None)
         self._event = asyncio.Event()
-        self._draining = False
-        self._finished = asyncio.Event()
+        self._draining, self._finished = False, asyncio.Event()
         self._lost: UplinkError | None = None
         self._state = State.CONNECTING
         self._trouble: UplinkError | None = None
@@ -104,12 +103,13 @@ class Uplink:
 
     def wake(self) -> None:
         """Something became durable."""
+        self.asks.look(self._clock.read().wall_ns)
         self._event.set()
 
     async def run(self) -> None:
         """Delivers until cancelled, or until a `drain` is complete."""
         try:
-            while not self._draining or not self._lanes.is_delivered:
+            while not self._draining or not self._lanes.is_settled:
                 self._state = State.CONNECTING
                 try:
                     await self._connection()
@@ -125,7 +125,11 @@ class Uplink:
             self._finished.set()
 
     async def drain(self, limit_s: float) -> bool:
-        """Sends what is durable, a last heartbeat and "offline", and ends `run`. False when time was too short."""
+        """Sends what is durable, a last heartbeat and "offline", and ends `run`.
+
+        Returns:
+            Whether everything is delivered: False when time was too short, or the policy keeps some back.
+        """
         self._draining = True
         self.wake()
         with contextlib.suppress(TimeoutError):
@@ -182,13 +186,13 @@ class Uplink:
             if self._lost is not None:
                 raise self._lost
             self._check_answers()
-            await self._take_messages(wire)
+            self._take_messages(wire)
             if self._clock.boottime_ns() >= self._heartbeat_ns:
                 self._pending.append(self._heartbeat())
                 self._heartbeat_ns = self._clock.boottime_ns() + to_ns(self._timing.heartbeat)
             has_room = await self._fill(wire)
             await self._lanes.write_cursors(self._clock.boottime_ns(), at_once=False)
-            if self._draining and self._lanes.is_delivered and not farewell:
+            if self._draining and self._lanes.is_settled and not farewell:
                 farewell = True
                 self._heartbeat_ns = self._clock.boottime_ns() + to_ns(self._timing.heartbeat)
                 self._pending.clear()
@@ -199,41 +203,44 @@ class Uplink:
                 await self._pause(self._next_deadline_ns(has_room=has_room))
 
     async def _fill(self, wire: Wire) -> bool:
-        """Sends while the window is open: notices, probes, then the streams in their order. False when it is full."""
+        """Sends while the window is open: notices, probes, then the streams in their order. False when it is full.
+
+        The window is what lies before an alarm: itself it needs no room there, and one message of the broker's Receive
+        Maximum is kept for it.
+        """
         limits = wire.limits
         limit_bytes = limits.maximum_packet_bytes - ENVELOPE_BYTES
-        while self._in_flight < limits.receive_maximum and self._lost is None:
+        kept = min(limits.receive_maximum - 1, 1)
+        while (room := limits.receive_maximum - self._in_flight) > 0 and self._lost is None:
             now = self._clock.boottime_ns()
             if not self._rate.has_room(self._in_flight, now):
                 return False
-            if self._pending:
+            urgent_only = room <= kept or not self._rate.has_room(
+                self._in_flight, now, urgent=False
+            )
+            if not urgent_only and self._pending:
                 self._notice_flights[wire.publish(self._pending.popleft())] = now
                 continue
-            if (letter := self.letters.next()) is not None:
+            if not urgent_only and (letter := self.letters.next()) is not None:
                 message_id = wire.publish(letter)
                 self.letters.left(message_id, letter)
                 self._notice_flights[message_id] = now
                 continue
-            if (probe := await self._lanes.probe(limit_bytes, now)) is not None:
+            if not urgent_only and (probe := await self._lanes.probe(limit_bytes, now)) is not None:
                 stream, piece = probe
                 message = Outgoing(self._notices.topic(stream), piece.payload)
                 self._notice_flights[wire.publish(message)] = now
                 continue
-            found = await self._lanes.next(limit_bytes, self._clock.read())
-            if found is None:
-                return True
-            lane, piece = found
-            urgent = lane.stream is Stream.ALARM
-            if not self._rate.has_room(self._in_flight, now, urgent=urgent):
+            ready = await self._lanes.next(limit_bytes, self._clock.read(), urgent_only=urgent_only)
+            if ready is None:
+                return not urgent_only
+            if not self._lanes.fits(ready, self._window_bytes):
                 return False
-            size, flying = len(piece.payload), self._lanes.in_flight_bytes
-            if flying and flying + size > self._window_bytes:
-                return False
-            message_id = wire.publish(Outgoing(self._notices.topic(lane.stream), piece.payload))
-            self._lanes.launch(lane, message_id, piece, self._clock.boottime_ns())
+            message = Outgoing(self._notices.topic(ready.lane.stream), ready.piece.payload)
+            self._lanes.launch(ready, wire.publish(message), self._clock.boottime_ns())
         return False
 
-    async def _take_messages(self, wire: Wire) -> None:
+    def _take_messages(self, wire: Wire) -> None:
         while self._inbox:
             message = self._inbox.popleft()
             wire.acknowledge(message.message_id)
@@ -242,7 +249,7 @@ class Uplink:
                 continue
             receipt = self._receipts.read(message) if self._receipts is not None else None
             if receipt is not None:
-                await self._lanes.receipt(receipt, self._clock.boottime_ns())
+                self._lanes.receipt(receipt, self._clock.boottime_ns())
 
     # --- What the wire tells ---------------------------------------------------------------------------
 

@@ -166,7 +166,7 @@ SNAPSHOT = {
         "state": "backing_off",
         "text": "refused",
         "retry_in_s": 300.0,
-        "streams": {"alarm": {"high_water": 9, "acknowledged": 4, "refusal": None}},
+        "streams": {"alarm": {"high_water": 9, "acknowledged": 4, "waiting": 3, "refusal": None}},
     },
 }
 
@@ -178,7 +178,7 @@ def test_state_for_people_says_what_is_wrong() -> None:
     assert "60 s ago" in shown
     assert "journal key credential  readers clinic" in shown
     assert "uplink backing_off: refused; next try in 5 min" in shown
-    assert "alarm   9           4             5" in shown
+    assert "alarm   9           4             3" in shown
     assert "vitals    30.0 days  25.0 days               4.1 kB/s, measured" in shown
     assert "no records come" in shown
 

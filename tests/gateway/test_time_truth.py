@@ -47,7 +47,7 @@ from gateway.uplink.retimed import Retimed
 from gateway.uplink.sealed import sealed_slice
 from gateway.uplink.slices import MAX_PAYLOAD_BYTES, Slice, slices
 from tests.gateway.journal.simulated_disk import SimulatedDisk
-from tests.gateway.uplink.bench import said
+from tests.gateway.uplink.bench import OneProcess, said
 
 S = 1_000_000_000
 DAY = 86_400 * S
@@ -185,7 +185,7 @@ class Ward:
             segment_bytes=65_536,
         )
         self.log = ClockLog(None)
-        self.source = Retimed(self.journal, self.clock)
+        self.source = Retimed(OneProcess(self.journal), self.clock)
         self.commit()
 
     def record(self) -> None:
@@ -357,7 +357,7 @@ class TimeMachine(RuleBasedStateMachine):
     @rule()
     def uplink_anew(self) -> None:
         assert self.ward.journal is not None
-        self.ward.source = Retimed(self.ward.journal, self.ward.clock)
+        self.ward.source = Retimed(OneProcess(self.ward.journal), self.ward.clock)
 
 
 class SealedTimeMachine(TimeMachine):

@@ -25,6 +25,7 @@ from tests.gateway.uplink.bench import (
     KEY,
     PUBLIC,
     QUICK,
+    OneProcess,
     entries_of,
     lines_store,
     observation,
@@ -70,7 +71,7 @@ def open_journal(folder: Path) -> Journal:
 def hub_of(journal: Journal, broker: Broker, *, by_receipt: bool) -> Uplink:
     receipts = Receipts(HUB, journal.epoch, VerifyKeys({"r-1": PUBLIC}))
     return Uplink(
-        journal,
+        OneProcess(journal),
         hub_wires(broker, HUB.id, KEY.sign, Receipts.filter(HUB) if by_receipt else None),
         SystemClock(),
         HUB,

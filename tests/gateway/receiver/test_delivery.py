@@ -92,7 +92,7 @@ def test_nothing_is_missing_and_nothing_is_repeated(
                     await asyncio.sleep(0.005)
                 server.faults = Faults(receive_maximum=3)
                 server.kick()
-                assert await uplink.drain(20), uplink.status()
+                assert await uplink.drain(40), uplink.status()
                 total = sum(map(len, journal.all_sequences().values()))
                 await until(
                     lambda: receiver.report().entries >= total,
@@ -215,7 +215,7 @@ def test_what_a_broker_forgets_is_sent_again(tmp_path: Path, protocol: Protocol,
             )
             async with running(receiver.run(), subscribed(receiver, uplink)):
                 await stormy_cycles(server, journal, uplink, rng)
-                assert await uplink.drain(20), uplink.status()
+                assert await uplink.drain(40), uplink.status()
             assert receiver.report().missing == 0
             assert receiver.report().rejected == 0
             assert server.violations == []
@@ -252,7 +252,7 @@ def test_on_the_brokers_word_the_same_faults_lose_entries_and_each_is_named(
                     "the broker's word",
                 )
                 server.faults = Faults(receive_maximum=3)
-                assert await uplink.drain(20), uplink.status()
+                assert await uplink.drain(40), uplink.status()
                 total = sum(map(len, journal.all_sequences().values()))
 
                 def is_accounted_for() -> bool:
@@ -531,7 +531,7 @@ def test_a_store_that_is_away_holds_the_broker_back_and_nothing_is_lost(
                     journal.commit(Stream.VITALS, 3)
                     uplink.wake()
                     await asyncio.sleep(0.001)
-                assert await uplink.drain(20)
+                assert await uplink.drain(40)
                 session = server.sessions["receiver-1"]
                 await until(lambda: len(session.inflight) == receive.RECEIVE_MAXIMUM, "full window")
                 assert receiver.trouble == "away"

@@ -34,6 +34,7 @@ from tests.gateway.receiver.test_delivery import BRISK
 from tests.gateway.uplink.bench import (
     HUB,
     KeptStore,
+    OneProcess,
     lines_store,
     read_lines,
     running,
@@ -201,7 +202,7 @@ def world(
     receivers = {"clinic": base64.b64encode(RECEIVER_KEY.verify_key).decode()}
     receipts = Receipts(HUB, journal.epoch, VerifyKeys(receivers))
     uplink = Uplink(
-        journal,
+        OneProcess(journal),
         hub_wires(broker, "hub", KEY.sign, Receipts.filter(HUB)),
         SystemClock(),
         HUB,

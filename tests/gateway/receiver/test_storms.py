@@ -1,6 +1,7 @@
 """Effectively once, in made time: hub, broker and receiver through hours of bad weather, cycle by cycle from a seed.
 
-A cycle is one connection of a hub, in a weather of its own. WARDLINK_STORMS says how many cycles in all; a story that
+A cycle is one connection of a hub, in a weather of its own; it comes back from days without a network, its policy changes
+its mind, and somebody asks for this and that. WARDLINK_STORMS says how many cycles in all; a story that
 failed is told again by its seed alone.
 """
 
@@ -19,11 +20,13 @@ from gateway.config.delivery import Ack
 from gateway.journal.entry import Stream
 from gateway.receiver import receive
 from gateway.receiver.receive import Receiver
+from gateway.uplink.order import Age, Ask, Policy, Unmetered
 from gateway.uplink.receipts import Receipts
 from gateway.uplink.signature import VerifyKeys
 from gateway.uplink.uplink import Uplink
 from gateway.uplink.wire import Listener, Session
 from tests.gateway.uplink.bench import (
+    DAY_NS,
     EPOCH,
     HUB,
     KEY,
@@ -36,7 +39,7 @@ from tests.gateway.uplink.bench import (
     until,
 )
 from tests.gateway.uplink.simbroker import SimBroker, SimWire, Weather
-from tests.gateway.uplink.virtual import Inline, VirtualClock, play
+from tests.gateway.uplink.virtual import WALL_NS, Inline, VirtualClock, play
 
 STORIES = 20
 CYCLES = max(1, int(os.environ.get("WARDLINK_STORMS", "1000")) // STORIES)
@@ -71,7 +74,19 @@ class World:
         self.broker = SimBroker(seed, Weather())
         self.clock = VirtualClock()
 
-    def uplink(self) -> Uplink:
+    def backlog(self, days: int) -> None:
+        """A hub that comes back from a week without a network."""
+        for day in range(days, 0, -1):
+            self.journal.wall_ns = WALL_NS - day * DAY_NS
+            for stream in Stream:
+                for _ in range(self.rng.randint(0, 4)):
+                    self.journal.commit(stream, self.rng.randint(1, 20))
+
+    def commit(self) -> None:
+        self.journal.wall_ns = self.clock.read().wall_ns
+        self.journal.commit(self.rng.choice(list(Stream)), self.rng.randint(1, 20))
+
+    def uplink(self, policy: Policy | None = None) -> Uplink:
         receipts = Receipts(HUB, EPOCH, VerifyKeys({"r-1": PUBLIC})) if self.by_receipt else None
         session = Session(HUB.id, KEY.sign, subscribe=(Receipts.filter(HUB),) if receipts else ())
         return Uplink(
@@ -83,6 +98,7 @@ class World:
             window_bytes=self.rng.choice([16_384, 131_072]),
             rng=random.Random(self.rng.random()),
             receipts=receipts,
+            policy=policy,
         )
 
     def receiver(self) -> Receiver:
@@ -112,22 +128,65 @@ class World:
         monkeypatch.setattr(receive, "ThreadPoolExecutor", Inline)
 
 
+class Fickle(Unmetered):
+    """Changes its mind every few seconds, and charges for what goes."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.changes_ns = 0
+        self.open: set[tuple[Stream, Age]] = set()
+        self.charged = 0
+
+    def may_send(self, stream: Stream, age: Age, size_bytes: int, now_ns: int) -> bool:
+        assert stream is not Stream.ALARM
+        assert size_bytes > 0
+        if now_ns >= self.changes_ns:
+            self.changes_ns = now_ns + int(self.rng.expovariate(1 / 30) * 1e9) + 1
+            everything = [(stream, age) for stream in Stream for age in Age]
+            self.open = set(self.rng.sample(everything, self.rng.randint(0, len(everything))))
+        return (stream, age) in self.open
+
+    def sent(self, stream: Stream, age: Age, size_bytes: int) -> None:
+        assert stream is Stream.ALARM or age is Age.ASKED or (stream, age) in self.open
+        self.charged += size_bytes
+
+    def next_change_ns(self, now_ns: int) -> int | None:
+        return max(self.changes_ns, now_ns + 1)
+
+
+def asks(world: World, uplink: Uplink) -> None:
+    """Somebody wants something, or does not want it any more."""
+    rng, now = world.rng, world.clock.read().wall_ns
+    name = f"ask-{rng.randint(1, 3)}"
+    if rng.random() < 0.3:
+        uplink.asks.withdraw(name)
+    else:
+        begin = now + int(rng.uniform(-5, 0.1) * DAY_NS)
+        end = begin + int(rng.uniform(0.001, 1) * DAY_NS)
+        uplink.asks.add(Ask(name, rng.choice(list(Stream)), begin, end))
+    for progress in uplink.asks.progress():
+        assert not progress.is_done or not progress.waiting
+
+
 @contextlib.asynccontextmanager
-async def one_life(world: World) -> AsyncIterator[tuple[Uplink, Receiver]]:
+async def one_life(
+    world: World, policy: Policy | None = None
+) -> AsyncIterator[tuple[Uplink, Receiver]]:
     """Both ends, until one of them is ended from outside."""
-    uplink, receiver = world.uplink(), world.receiver()
+    uplink, receiver = world.uplink(policy), world.receiver()
     async with running(receiver.run()):
-        # So long nobody would keep what a hub says.
-        await until(lambda: "receiver-1" in world.broker.sessions, "a session of the receiver")
+        # What a broker takes before anybody subscribed it gives to nobody.
+        await until(lambda: "receiver-1" in world.broker.sessions, "receiver subscribes")
         async with running(uplink.run()):
             yield uplink, receiver
 
 
 async def storm(world: World, cycles: int) -> None:
     """Records come, weather changes with each connection; now and then both ends are started anew."""
-    rng, broker, journal = world.rng, world.broker, world.journal
+    rng, broker = world.rng, world.broker
     while broker.connections < cycles:
-        async with one_life(world) as (uplink, _receiver):
+        policy = Fickle(rng) if rng.random() < 0.5 else None
+        async with one_life(world, policy) as (uplink, _receiver):
             until = broker.connections + rng.randint(3, 15)
             seen = -1
             while broker.connections < min(until, cycles):
@@ -135,7 +194,9 @@ async def storm(world: World, cycles: int) -> None:
                     seen = broker.connections
                     broker.weather = weather(rng, forgets=world.by_receipt)
                     for _ in range(rng.randint(0, 6)):
-                        journal.commit(rng.choice(list(Stream)), rng.randint(1, 20))
+                        world.commit()
+                    if rng.random() < 0.3:
+                        asks(world, uplink)
                     uplink.wake()
                 await asyncio.sleep(rng.choice([0.1, 1.0, 10.0]))
                 if rng.random() < 0.05:
@@ -169,6 +230,7 @@ def test_nothing_is_missing_and_nothing_is_repeated_in_any_weather(
 ) -> None:
     world = World(tmp_path, number, by_receipt=ack is Ack.RECEIVER)
     world.reach(monkeypatch)
+    world.backlog(days=number)
     play(lambda: story(world))
     assert world.broker.violations == []
     lines: list[dict[str, Any]] = read_lines(tmp_path / "lines.jsonl")

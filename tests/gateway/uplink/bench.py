@@ -11,7 +11,8 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from gateway.config.broker import Broker
 from gateway.config.delivery import Delivery
 from gateway.config.hub import Hub
 from gateway.journal.entry import Batch, Entry, Stream
+from gateway.journal.journal import Journal
 from gateway.journal.keys import HubKey
 from gateway.receiver.ledger import Ledger
 from gateway.receiver.lines import LinesStore
@@ -51,6 +53,28 @@ def observation(number: int) -> Observation:
     return Observation(Code.ECG_HEART_RATE, value, number * 1000)
 
 
+DAY_NS = 86_400_000_000_000
+
+
+class OneProcess:
+    """A journal with its uplink in its own process, without an index of times."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._journal, name)
+
+    def acknowledge(self, stream: Stream, sequence: int, _beyond: object = ()) -> None:
+        self._journal.acknowledge(stream, sequence)
+
+    def remembered(self, _stream: Stream) -> tuple[tuple[int, int], ...]:
+        return ()
+
+    def day_begin(self, _stream: Stream, sequence: int) -> int:
+        return sequence
+
+
 class MemoryJournal:
     """The journal's protocol, in memory: batches never change, the cursor never goes back."""
 
@@ -59,6 +83,9 @@ class MemoryJournal:
     def __init__(self) -> None:
         self.batches: dict[Stream, list[Batch]] = {stream: [] for stream in Stream}
         self.cursors = dict.fromkeys(Stream, 0)
+        self.beyond: dict[Stream, tuple[tuple[int, int], ...]] = dict.fromkeys(Stream, ())
+        self.days: list[tuple[Stream, int]] = []
+        self.wall_ns = READING.wall_ns
         self.cursor_writes = 0
         self.reads: list[tuple[Stream, int]] = []
         self._lock = threading.Lock()
@@ -70,7 +97,8 @@ class MemoryJournal:
 
     def put(self, stream: Stream, entries: tuple[Entry, ...]) -> None:
         with self._lock:
-            self.batches[stream].append(Batch(HUB.id, stream, EPOCH, "boot-1", READING, entries))
+            reading = replace(READING, wall_ns=self.wall_ns)
+            self.batches[stream].append(Batch(HUB.id, stream, EPOCH, "boot-1", reading, entries))
 
     def evict(self, stream: Stream) -> None:
         with self._lock:
@@ -82,11 +110,39 @@ class MemoryJournal:
             found = (batch for batch in self.batches[stream] if batch.last_sequence > after)
             return next(found, None)
 
-    def acknowledge(self, stream: Stream, sequence: int) -> None:
+    def acknowledge(
+        self, stream: Stream, sequence: int, beyond: Iterable[tuple[int, int]] = ()
+    ) -> None:
         with self._lock:
             assert self.cursors[stream] <= sequence <= self.high_water(stream)
             self.cursors[stream] = sequence
+            self.beyond[stream] = tuple(beyond)
             self.cursor_writes += 1
+
+    def remembered(self, stream: Stream) -> tuple[tuple[int, int], ...]:
+        return self.beyond[stream]
+
+    def day_begin(self, stream: Stream, sequence: int) -> int:
+        with self._lock:
+            self.days.append((stream, sequence))
+            before = [b for b in self.batches[stream] if b.first_sequence <= sequence]
+            day = before[-1].clock.wall_ns // DAY_NS if before else 0
+            begin = sequence
+            for batch in reversed(before):
+                if batch.clock.wall_ns // DAY_NS != day:
+                    break
+                begin = min(begin, batch.first_sequence)
+            return begin
+
+    def during(
+        self, stream: Stream, from_wall_ns: int, until_wall_ns: int, _boot_id: str, _now: object
+    ) -> tuple[tuple[tuple[int, int], ...], bool]:
+        with self._lock:
+            return tuple(
+                (batch.first_sequence, batch.last_sequence)
+                for batch in self.batches[stream]
+                if from_wall_ns <= batch.clock.wall_ns <= until_wall_ns
+            ), True
 
     def acknowledged(self, stream: Stream) -> int:
         return self.cursors[stream]
