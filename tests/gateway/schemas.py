@@ -111,7 +111,7 @@ def tap(port: int) -> Iterator[list[paho.MQTTMessage]]:
     """Everything that a broker on this machine passes on meanwhile, as any subscriber gets it."""
     heard: list[paho.MQTTMessage] = []
     ready: list[object] = []
-    client = paho.Client(CallbackAPIVersion.VERSION2, "tap", protocol=MQTTProtocolVersion.MQTTv5)
+    client = paho.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
     client.on_message = lambda _client, _data, message: heard.append(message)
     client.on_subscribe = lambda *arguments: ready.append(arguments)
     client.connect("127.0.0.1", port)

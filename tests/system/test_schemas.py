@@ -1,6 +1,7 @@
 """Whatever a hub and a receiver say over a real broker, and every line that is written of it, is what docs/ says."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,15 @@ import pytest
 from paho.mqtt import publish as paho_publish
 from paho.mqtt.enums import MQTTProtocolVersion
 
-from gateway.journal.entry import Entry, Stream, stream_of
+from drivers.model import Event, EventKind
+from gateway.clock import ClockReading, ClockState
+from gateway.journal.entry import Batch, Entry, Stream, stream_of
+from gateway.receiver.retime import learn_lines, retime_line
+from gateway.uplink.fields import dumps
 from tests.gateway import schemas
 from tests.gateway.receiver.test_delivery import receipting_receiver, receipting_uplink
 from tests.gateway.uplink.bench import (
+    EPOCH,
     HUB,
     MemoryJournal,
     Mosquitto,
@@ -24,7 +30,9 @@ from tests.gateway.uplink.bench import (
 from tests.gateway.uplink.test_schemas import RECORDS
 
 pytestmark = pytest.mark.system
-STORED = 2 * len(RECORDS) + 1
+STORED = 2 * len(RECORDS) + 2
+UNSET = ClockReading(5, 6, ClockState.UNSET)
+FAULT = Event(EventKind.FAULT, 4, "disk")
 
 
 async def deliver(folder: Path, server: Mosquitto) -> None:
@@ -39,6 +47,10 @@ async def deliver(folder: Path, server: Mosquitto) -> None:
             journal.put(stream, (entry,))
         lost = journal.high_water(Stream.AUDIT) + 1
         journal.put(Stream.AUDIT, (Entry(lost + 1, "", RECORDS[-1]),))
+        later = Entry(journal.high_water(Stream.ALARM) + 1, "", FAULT)
+        journal.batches[Stream.ALARM].append(
+            Batch(HUB.id, Stream.ALARM, EPOCH, "boot-2", UNSET, (later,), stamped=UNSET)
+        )
         uplink.wake()
         await until(lambda: receiver.report().entries == STORED, "all entries")
         await until(lambda: receiver.report().open_gaps == 1, "a gap")
@@ -65,11 +77,19 @@ def test_what_hub_and_receiver_say_and_write_is_what_the_documents_say(tmp_path:
     lines = read_lines(tmp_path / "lines.jsonl")
     assert {line["type"] for line in lines} == LINES_SEEN
     assert [fault for line in lines for fault in schemas.faults(line, schemas.LINES)] == []
+    journals = learn_lines((tmp_path / "lines.jsonl").read_bytes().splitlines())
+    again = [json.loads(retime_line(dumps(line).encode(), journals)) for line in lines]
+    assert [fault for line in again for fault in schemas.faults(line, schemas.LINES)] == []
+    (fault,) = (
+        line["record"] for line in again if line["type"] == "entry" and line["boot_id"] == "boot-2"
+    )
+    assert fault["time"] is None
+    assert fault["not_before"]
     for line in {line["type"]: line for line in lines}.values():
         check_mutations(line)
 
 
-LINES_SEEN = {"entry", "gap", "heartbeat", "status", "rejected"}
+LINES_SEEN = {"entry", "gap", "clock", "heartbeat", "status", "rejected"}
 
 
 def check_mutations(line: dict[str, Any]) -> None:
