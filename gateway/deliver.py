@@ -10,7 +10,9 @@ from dataclasses import asdict
 from gateway import __version__, status
 from gateway.clock import Clock, SystemClock
 from gateway.config.delivery import Ack
+from gateway.config.hub import spoken_on
 from gateway.config.load import Config
+from gateway.config.profile import Protocol
 from gateway.journal.entry import Stream
 from gateway.journal.keys import HubKey
 from gateway.journal.reader import JournalReader
@@ -19,10 +21,10 @@ from gateway.journal.storage import DISK
 from gateway.notify import Notifier
 from gateway.spool import Spool
 from gateway.uplink.commands import Commands, Inbox
+from gateway.uplink.hub_wires import hub_wires
 from gateway.uplink.judge import Judge
 from gateway.uplink.links.links import Links
 from gateway.uplink.links.strips import Strips
-from gateway.uplink.paho_wire import hub_wires
 from gateway.uplink.patience import timing_of
 from gateway.uplink.receipts import Receipts
 from gateway.uplink.retimed import Retimed
@@ -126,6 +128,8 @@ class Deliver:
             self._key.sign,
             Receipts.filter(hub) if by_receiver else None,
             Commands.filter(hub) if self._inbox is not None else None,
+            # Only there does an acknowledgement say nothing, and nobody else says anything.
+            () if by_receiver or config.broker.protocol is Protocol.V5 else spoken_on(hub),
         )
         links = self._links = Links.of(config, wires, self._clock, rng) if config.links else None
         return Uplink(

@@ -30,10 +30,14 @@ class Hub:
         return f"wardlink/1/{self.tenant}/{self.id}/{name}"
 
 
+def spoken_on(hub: Hub) -> tuple[str, ...]:
+    """The topics on which a hub speaks to everybody."""
+    return tuple(hub.topic(name) for name in (*Stream, "status", "heartbeat"))
+
+
 def topics_of(hub: Hub, receivers: Iterable[str], operators: Iterable[str]) -> Iterator[str]:
     """Every topic that this hub publishes on or subscribes to."""
-    for name in (*Stream, "status", "heartbeat"):
-        yield hub.topic(name)
+    yield from spoken_on(hub)
     for receiver in receivers:
         yield hub.topic(f"receipt/{receiver}")
     for operator in operators:

@@ -9,7 +9,6 @@ event loop and do nothing else.
 import asyncio
 import contextlib
 import logging
-import random
 import socket
 import threading
 from collections.abc import Callable
@@ -25,7 +24,6 @@ from paho.mqtt.reasoncodes import ReasonCode
 from gateway.config.broker import Broker
 from gateway.config.profile import Protocol
 from gateway.uplink.dial import Dialler
-from gateway.uplink.nodes import nodes_in_turn
 from gateway.uplink.refusal import STEP_LIMIT_S, connect_error
 from gateway.uplink.signature import signed
 from gateway.uplink.tls import is_loopback, tls_context
@@ -35,7 +33,6 @@ from gateway.uplink.wire import (
     Dial,
     Incoming,
     Limits,
-    LinkWireFactory,
     Listener,
     Outgoing,
     Reason,
@@ -55,6 +52,10 @@ CONNACK_REASONS = {
 """Unsupported version; bad user name or password, not authorised, banned, bad authentication method.
 
 paho gives the return codes of MQTT 3.1.1 as the same codes of MQTT 5."""
+ECHO_HINT = (
+    "; under MQTT 3.1.1 this hub must see what it sends come back, for an acknowledgement may be of what was forbidden:"
+    " allow it to read its own topics, or use MQTT 5, or delivery.ack = receiver"
+)
 PROTOCOLS = {Protocol.V5: paho.MQTTv5, Protocol.V311: paho.MQTTv311}
 
 
@@ -94,7 +95,8 @@ class PahoWire:
         self._broker = broker
         self._is_v5 = broker.protocol is Protocol.V5
         self._session = session
-        self._filters = [*session.subscribe, *filter(None, [session.may_subscribe])]
+        heeded = [*session.subscribe, *filter(None, [session.may_subscribe])]
+        self._filters = [*((name, 1) for name in heeded), *((name, 0) for name in session.echo)]
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[Limits] = self._loop.create_future()
@@ -145,7 +147,7 @@ class PahoWire:
         """Sends at QoS 1; returns the message id. Raises UplinkError when the connection is gone."""
         if self._gone:
             raise UplinkError(Reason.LOST, "the connection is gone")
-        payload = self._signed(message)
+        payload = _signed(self._session, message)
         info = self._client.publish(message.topic, payload, qos=1, retain=message.retain)
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise UplinkError(Reason.LOST, f"not sent: {paho.error_string(info.rc)}")
@@ -155,6 +157,10 @@ class PahoWire:
         """Tells the broker that a message is in safe hands. One that came at QoS 0 has the number 0."""
         if message_id:
             self._client.ack(message_id, 1)
+
+    def unsubscribe(self, topic: str) -> None:
+        """Wants no more of it."""
+        self._client.unsubscribe(topic)
 
     async def close(self) -> None:
         """DISCONNECT, so that the broker does not publish the will; at the latest after `CLOSE_LIMIT_S` abort."""
@@ -196,12 +202,8 @@ class PahoWire:
         client.ended = partial(self._hand_over, self._end)
         if session.will is not None:
             will = session.will
-            client.will_set(will.topic, self._signed(will), 1, will.retain)
+            client.will_set(will.topic, _signed(session, will), 1, will.retain)
         return client
-
-    def _signed(self, message: Outgoing) -> bytes:
-        sign = self._session.sign
-        return message.payload if sign is None else signed(message.topic, message.payload, sign)
 
     def _start(self, sock: socket.socket) -> None:
         broker, session = self._broker, self._session
@@ -257,7 +259,7 @@ class PahoWire:
             self._hand_over(self._succeed, limits)
         else:
             self._limits = limits
-            client.subscribe([(name, 1) for name in self._filters])
+            client.subscribe(self._filters)
 
     def _on_subscribe(
         self,
@@ -267,10 +269,12 @@ class PahoWire:
         reasons: list[ReasonCode],
         _properties: object,
     ) -> None:
-        for name, reason in zip(self._filters, reasons, strict=False):
+        for (name, qos), reason in zip(self._filters, reasons, strict=False):
             if not reason.is_failure:
                 continue
-            text = f"subscription to {name}: got {reason}, expected QoS 1"
+            text = f"subscription to {name}: got {reason}, expected QoS {qos}"
+            if not qos:
+                text += ECHO_HINT
             if name != self._session.may_subscribe:
                 self._hand_over(self._fail, UplinkError(Reason.NOT_AUTHORISED, text))
                 return
@@ -336,6 +340,11 @@ class PahoWire:
             self._listener.lost(self._refusal or UplinkError(Reason.LOST, text))
 
 
+def _signed(session: Session, message: Outgoing) -> bytes:
+    sign = session.sign
+    return message.payload if sign is None else signed(message.topic, message.payload, sign)
+
+
 def _secure(client: paho.Client, broker: Broker) -> None:
     """TLS, or a broker on this machine. Raises UplinkError."""
     if broker.tls is not None:
@@ -356,35 +365,3 @@ def _cut(sock: Any) -> None:
     if sock is not None:
         with contextlib.suppress(OSError):
             socket.socket.shutdown(sock, socket.SHUT_RDWR)
-
-
-def hub_wires(
-    broker: Broker,
-    client_id: str,
-    sign: Callable[[bytes], bytes],
-    receipts: str | None = None,
-    commands: str | None = None,
-) -> LinkWireFactory:
-    """What an uplink connects with: each call is a fresh client with a clean session that signs what it sends.
-
-    It goes to the next node of the broker, where it has several.
-
-    Args:
-        receipts: the topic filter of its receipts; None when it waits for none.
-        commands: the topic filter of its commands; None when nobody may give any.
-    """
-    nodes = nodes_in_turn(broker, random.SystemRandom())
-
-    async def connect(
-        listener: Listener,
-        will: Outgoing,
-        /,
-        *,
-        dial: Dial | None = None,
-        limit_s: float | None = None,
-    ) -> PahoWire:
-        session = Session(client_id, sign, will, (receipts,) if receipts else (), commands)
-        limit_s = limit_s or CONNECT_LIMIT_S
-        return await PahoWire.connect(next(nodes), session, listener, limit_s=limit_s, dial=dial)
-
-    return connect

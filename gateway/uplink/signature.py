@@ -72,6 +72,12 @@ def _statement(topic: str, payload: bytes) -> bytes:
     return topic.encode() + b"\0" + payload
 
 
+def unsigned(data: bytes) -> bytes | None:
+    """A payload without its signature, of which nothing is checked; None where it has none."""
+    parts = _parts(data)
+    return None if parts is None else parts[0]
+
+
 def _parts(data: bytes) -> tuple[bytes, bytes] | None:
     """The payload as it was signed, and the signature; None where there is none."""
     for form in FORMS:

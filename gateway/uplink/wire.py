@@ -140,6 +140,7 @@ class Session:
         sign: signs what it sends, the will too; None for a client that sends nothing.
         subscribe: topic filters, taken at QoS 1 and acknowledged by hand; if one is refused there is no connection.
         may_subscribe: a topic filter that the broker may refuse: then the connection stands, and the log says so.
+        echo: own topics, taken at QoS 0; if one is refused there is no connection.
         expiry_s: how long the broker keeps the session; 0 begins a clean one. MQTT 3.1.1 cannot say how long: there it
             is the broker's own setting.
         receive_maximum: how many messages the broker may send unacknowledged. MQTT 3.1.1 cannot say it.
@@ -150,6 +151,7 @@ class Session:
     will: Outgoing | None = None
     subscribe: tuple[str, ...] = ()
     may_subscribe: str | None = None
+    echo: tuple[str, ...] = ()
     expiry_s: int = 0
     receive_maximum: int = 64
     maximum_packet_bytes: int = 1_048_576

@@ -33,7 +33,7 @@ def receive(folder: Path, *, as_json: bool) -> None:
 
             def subscribed() -> bool:
                 session = server.sessions.get("wardlink-receiver-ward-r")
-                return session is not None and session.filter is not None
+                return session is not None and bool(session.filters)
 
             source = folder / "receiver.toml"
             source.write_text(

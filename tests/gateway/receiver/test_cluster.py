@@ -14,7 +14,8 @@ from gateway.journal.entry import Stream
 from gateway.journal.journal import Journal
 from gateway.journal.keys import HubKey
 from gateway.receiver.receive import Receiver
-from gateway.uplink.paho_wire import PahoWire, hub_wires
+from gateway.uplink.hub_wires import hub_wires
+from gateway.uplink.paho_wire import PahoWire
 from gateway.uplink.receipts import Receipts
 from gateway.uplink.signature import VerifyKeys
 from gateway.uplink.uplink import Uplink

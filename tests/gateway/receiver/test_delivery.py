@@ -23,7 +23,7 @@ from gateway.receiver.ledger import Cause, Hole, Key, Ledger, Span, Track
 from gateway.receiver.lines import Lines
 from gateway.receiver.receive import Receiver
 from gateway.receiver.store import StoreError
-from gateway.uplink.paho_wire import hub_wires
+from gateway.uplink.hub_wires import hub_wires
 from gateway.uplink.patience import Timing
 from gateway.uplink.receipts import Receipts
 from gateway.uplink.signature import VerifyKeys

@@ -50,7 +50,7 @@ def test_the_example_keeps_each_entry_once_over_restarts(
 
             def subscribed() -> bool:
                 session = server.sessions.get("my-receiver")
-                return session is not None and session.filter is not None
+                return session is not None and bool(session.filters)
 
             broker = Broker("127.0.0.1", server.port)
             uplink = make_uplink(journal, broker)

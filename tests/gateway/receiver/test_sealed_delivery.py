@@ -22,8 +22,8 @@ from gateway.receiver.intake import Intake
 from gateway.receiver.ledger import Ledger
 from gateway.receiver.lines import Lines, load, save
 from gateway.receiver.receive import Receiver
+from gateway.uplink.hub_wires import hub_wires
 from gateway.uplink.notice import Mark, Notices
-from gateway.uplink.paho_wire import hub_wires
 from gateway.uplink.receipts import Receipts
 from gateway.uplink.sealed import sealed_slice
 from gateway.uplink.signature import SIGNATURE_BYTES, VerifyKeys

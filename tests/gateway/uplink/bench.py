@@ -34,7 +34,7 @@ from gateway.receiver.ledger import Ledger
 from gateway.receiver.lines import LinesStore
 from gateway.receiver.receive import Receiver
 from gateway.receiver.store import Line, SoleStore
-from gateway.uplink.paho_wire import hub_wires
+from gateway.uplink.hub_wires import hub_wires
 from gateway.uplink.patience import Timing
 from gateway.uplink.signature import signed
 from gateway.uplink.uplink import Uplink
@@ -277,10 +277,11 @@ def make_uplink(
     broker: Broker,
     timing: Timing = QUICK,
     delivery: Delivery | None = None,
+    echo: tuple[str, ...] = (),
 ) -> Uplink:
     return Uplink(
         journal,
-        hub_wires(broker, HUB.id, KEY.sign),
+        hub_wires(broker, HUB.id, KEY.sign, echo=echo),
         clock(),
         HUB,
         version="test",

@@ -12,13 +12,13 @@ import contextlib
 import random
 import struct
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from gateway.config.profile import Profile, Protocol
 
-CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, PINGREQ, PINGRESP, DISCONNECT = (
-    1, 2, 3, 4, 8, 9, 12, 13, 14,
+CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, UNSUBACK, PINGREQ, PINGRESP, DISCONNECT = (
+    1, 2, 3, 4, 8, 9, 11, 12, 13, 14,
 )  # fmt: skip
 QUOTA_EXCEEDED = 0x97
 PROPERTY_SIZES = {
@@ -50,6 +50,7 @@ class Faults:
     drop_receiver: float = 0.0
     forget: float = 0.0
     crash: float = 0.0
+    lose_echo: float = 0.0
     receive_maximum: int | None = None
     maximum_packet: int | None = None
 
@@ -63,12 +64,18 @@ class Message:
 
 @dataclass
 class Session:
-    filter: str | None = None
+    filters: dict[str, int] = field(default_factory=dict)
+    """And the QoS of each."""
     inflight: dict[int, Message] = field(default_factory=dict)
     queue: list[Message] = field(default_factory=list)
     next_id: int = 0
     receive_maximum: int = 65535
     connection: "Connection | None" = None
+
+    def qos(self, topic: str) -> int | None:
+        """The best of the subscriptions that it matches."""
+        found = (qos for name, qos in self.filters.items() if matches(name, topic))
+        return max(found, default=None)
 
 
 def number(value: int) -> bytes:
@@ -183,12 +190,16 @@ class FaultBroker:
         if message.retain:
             self.retained[message.topic] = message
         for session in self.sessions.values():
-            if session.filter is not None and matches(session.filter, message.topic):
-                session.queue.append(message)
+            qos = session.qos(message.topic)
+            live = replace(message, retain=False)
+            if qos == 1:
+                session.queue.append(live)
                 if self.hit("repeat"):
-                    session.queue.append(message)
+                    session.queue.append(live)
                 if session.connection is not None:
                     session.connection.pump()
+            elif qos == 0 and session.connection is not None and not self.hit("lose_echo"):
+                session.connection.deliver(live, None)
 
     def restart(self) -> None:
         """Loses everything that it had acknowledged, with the connections; nobody's will is published."""
@@ -261,6 +272,8 @@ class Connection:
                 self.acknowledged(packet.u16())
             case 8:
                 self.subscribe(packet)
+            case 10:
+                self.unsubscribe(packet)
             case 12:
                 self.send(PINGRESP, b"")
             case 14:
@@ -332,11 +345,26 @@ class Connection:
         mid = struct.pack(">H", packet.u16())
         if self.is_v5:
             packet.properties()
-        self.session.filter = packet.block().decode()
-        self.send(SUBACK, mid + (b"\x00\x01" if self.is_v5 else b"\x01"))
-        retained = self.broker.retained.values()
-        self.session.queue.extend(m for m in retained if matches(self.session.filter, m.topic))
+        granted = b""
+        while packet.at < len(packet.data):
+            name, qos = packet.block().decode(), packet.take(1)[0] & 3
+            self.session.filters[name] = qos
+            granted += bytes([qos])
+            for message in self.broker.retained.values():
+                if matches(name, message.topic) and qos:
+                    self.session.queue.append(message)
+                elif matches(name, message.topic):
+                    self.deliver(message, None)
+        self.send(SUBACK, mid + (b"\x00" if self.is_v5 else b"") + granted)
         self.pump()
+
+    def unsubscribe(self, packet: Reader) -> None:
+        assert self.session is not None
+        mid = struct.pack(">H", packet.u16())
+        if self.is_v5:
+            packet.properties()
+        del self.session.filters[packet.block().decode()]
+        self.send(UNSUBACK, mid + (b"\x00\x00" if self.is_v5 else b""))
 
     async def publish(self, head: int, packet: Reader) -> None:
         assert head & 6 == 2, "expected QoS 1"
@@ -392,15 +420,21 @@ class Connection:
     def pump(self) -> None:
         """Delivers to this client while its Receive Maximum allows."""
         session = self.session
-        if session is None or session.filter is None:
+        if session is None:
             return
         while session.queue and len(session.inflight) < session.receive_maximum:
             message = session.queue.pop(0)
             session.next_id = session.next_id % 65535 + 1
             session.inflight[session.next_id] = message
-            topic = message.topic.encode()
-            body = struct.pack(">H", len(topic)) + topic + struct.pack(">H", session.next_id)
-            self.send(PUBLISH, body + (number(0) if self.is_v5 else b"") + message.payload, flags=2)
+            self.deliver(message, session.next_id)
+
+    def deliver(self, message: Message, mid: int | None) -> None:
+        """At QoS 1 with a packet id, at QoS 0 without one."""
+        topic = message.topic.encode()
+        body = struct.pack(">H", len(topic)) + topic
+        body += b"" if mid is None else struct.pack(">H", mid)
+        body += (number(0) if self.is_v5 else b"") + message.payload
+        self.send(PUBLISH, body, flags=(0 if mid is None else 2) | message.retain)
 
     def acknowledged(self, mid: int) -> None:
         assert self.session is not None

@@ -21,6 +21,7 @@ HOSTILE = {
     "text without end": b"\xa1\x61a\x7b\x7f" + b"\xff" * 7,
     "bytes without end": b"\xa1\x61a\x5b\x7f" + b"\xff" * 7,
     "deep arrays": b"\x81" * 100_000,
+    "deeper than a message": b"\xa1\x61a" + b"\x81" * 8 + b"\x01",
     "deep maps": b"\xa1\x61a" * 100_000,
     "deep tags": b"\xc4" * 100_000,
     "huge number": b"\xa1\x61a\xc2" + BIG,
@@ -67,6 +68,12 @@ def test_any_bytes_give_fields_or_a_payload_error(data: bytes, before: bytes) ->
             read(before + data)
         except PayloadError:
             continue
+
+
+@pytest.mark.parametrize("number", ["fb7ff0000000000000", "f97e00", "f97c00", "f5", "f6", "6131"])
+def test_what_is_no_number_is_read_as_none(number: str) -> None:
+    with pytest.raises(PayloadError, match="expected a number"):
+        cbor.loads(b"\xa1\x61a" + bytes.fromhex(number)).decimal("a")
 
 
 LEAVES = (

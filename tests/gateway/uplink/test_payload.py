@@ -2,6 +2,7 @@ import contextlib
 import json
 from dataclasses import fields, is_dataclass, replace
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import cbor2
@@ -37,6 +38,7 @@ from gateway.uplink.fields import PayloadError, dumps, loads
 from gateway.uplink.payload import decode
 from gateway.uplink.slices import slices
 from gateway.uplink.times import iso_time
+from tests.gateway.uplink.bench import MemoryJournal
 
 NS = st.integers(-(2**63), 2**63)
 NATURAL = st.integers(0, 2**63)
@@ -178,6 +180,23 @@ def test_every_record_comes_back_exactly_whatever_the_slicing(
         batch.hub, batch.stream, batch.epoch, batch.boot_id, batch.clock, tuple(entries)
     )
     assert same_digits(rebuilt, batch)
+
+
+@EACH_PAYLOAD
+def test_no_slice_is_longer_than_its_limit_or_shorter_than_it_must_be(payload: Payload) -> None:
+    journal = MemoryJournal()
+    journal.commit(Stream.VITALS, 60)
+    (batch,) = journal.batches[Stream.VITALS]
+    least = len(whole(batch, payload)) // 40
+    for limit in range(2 * least, 8000, 61):
+        pieces = list(slices(batch, 0, 60, limit, payload))
+        assert sum(piece.count for piece in pieces) == 60
+        for piece in pieces:
+            assert len(piece.payload) <= limit or piece.count == 1
+        for piece, behind in pairwise(pieces):
+            # Digits of the head's numbers may differ by a few bytes.
+            next_bytes = len(behind.payload) // behind.count
+            assert len(piece.payload) + next_bytes > limit - 40
 
 
 @settings(max_examples=200, deadline=None)

@@ -92,29 +92,32 @@ STORM = Faults(drop_before=0.005, drop_after=0.005, lose_ack=0.002, late=0.3, re
 
 @pytest.mark.parametrize("protocol", Protocol)
 def test_under_the_limits_of_a_provider_nothing_is_missing(
-    tmp_path: Path, protocol: Protocol
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: Protocol
 ) -> None:
+    # Fewer a second than the real ones, so that a slow machine would break them, too.
+    narrow = replace(PROFILES[AWS], publishes_per_s=25)
+    monkeypatch.setitem(PROFILES, AWS, narrow)
     journal = MemoryJournal()
-    for _ in range(120):
+    for _ in range(30):
         journal.commit(Stream.VITALS, 2)
         journal.commit(Stream.WAVEFORM, 2)
     journal.commit(Stream.AUDIT, 400)
 
     async def main() -> FaultBroker:
-        async with FaultBroker(STORM, 4, PROFILES[AWS]) as server:
+        async with FaultBroker(STORM, 4, narrow) as server:
             broker = Broker("127.0.0.1", server.port, protocol=protocol, profile=AWS)
             timing = Timing(heartbeat=0.2, cursor=0.05, answer=2.0, backoff_first=0.05)
             receiver = make_receiver(tmp_path, broker, grace_s=30)
             uplink = make_uplink(journal, broker, timing)
             async with running(receiver.run(), subscribed(receiver, uplink)):
-                await until(lambda: receiver.report().entries == 880, "all entries")
+                await until(lambda: receiver.report().entries == 520, "all entries")
                 server.faults = Faults()
                 assert await uplink.drain(40), uplink.status()
             return server
 
     server = asyncio.run(main())
     assert server.violations == []
-    assert 0 < server.most_in_a_second <= 100
+    assert 0 < server.most_in_a_second <= 25
     got = entries_of(read_lines(tmp_path / "lines.jsonl"))
     assert {stream: sorted(found) for stream, found in got.items()} == journal.all_sequences()
 
