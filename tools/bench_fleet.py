@@ -29,16 +29,16 @@ from firmware_sim.fleet.hub import Behaviour
 from firmware_sim.fleet.messages import VITALS, WAVEFORM_HZ, Identity, Mark, Moment
 from firmware_sim.fleet.run import Fleet, Options, Result, allow_files, run, tls_context
 from gateway.clock import SystemClock
-from gateway.config.delivery import Payload
 from gateway.journal.entry import SealedBatch, Stream
 from gateway.journal.journal import Journal
 from gateway.journal.keys import HubKey
 from gateway.journal.readers import ClinicKey
+from gateway.uplink.packed import packed_slices
 from gateway.uplink.sealed import sealed_slice
 from gateway.uplink.signature import signed
 from gateway.uplink.slices import MAX_PAYLOAD_BYTES, slices
 from tests.gateway.uplink.authority import Authority, tls_mosquitto
-from tests.gateway.uplink.bench import Mosquitto, mosquitto
+from tests.gateway.uplink.bench import Mosquitto, mosquitto, packed
 
 MANY = "allow_anonymous true\nmax_queued_messages 0\n"
 """No limit: mosquitto's own of 1,000 would drop what a receiver on a shared machine is late for."""
@@ -113,11 +113,14 @@ def payload_bytes(
     batch = journal.read(stream, after)
     if batch is None:
         raise ProgramError("the journal has no batch")
+    high_water = journal.high_water(stream)
     if isinstance(batch, SealedBatch):
         piece = sealed_slice(batch, after)
+    elif form == "cbor":
+        span = batch.first_sequence, batch.last_sequence
+        (piece,) = packed_slices([packed(batch)], span, high_water, MAX_PAYLOAD_BYTES)
     else:
-        high_water = journal.high_water(stream)
-        (piece,) = slices(batch, after, high_water, MAX_PAYLOAD_BYTES, Payload(form))
+        (piece,) = slices(batch, after, high_water, MAX_PAYLOAD_BYTES)
     return len(signed("t", piece.payload, key.sign))
 
 

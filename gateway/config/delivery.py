@@ -52,7 +52,7 @@ DELIVERY_KEYS = (
     Key(
         "payload",
         one_of(Payload),
-        'what a message looks like: "json", for everybody to read, or "cbor", the same in fewer bytes',
+        'what a message looks like: "json", for everybody to read, or "cbor", packed and deflated',
         Payload.JSON,
     ),
 )

@@ -91,18 +91,14 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class SealedBatch(Batch):
-    """A batch that only the clinic can open: it has no entries here, and goes on its way as it lies on the disk.
+class ClosedBatch(Batch):
+    """A batch that nobody read here: it has no entries, and goes on its way as it was written.
 
     Attributes:
         span: the first and the last sequence number.
-        header: the segment header that its data key is wrapped in, without padding.
-        frame: the frame, without padding.
     """
 
     span: tuple[int, int]
-    header: bytes
-    frame: bytes
 
     @property
     def first_sequence(self) -> int:
@@ -113,3 +109,27 @@ class SealedBatch(Batch):
     def last_sequence(self) -> int:
         """The sequence number of the last entry."""
         return self.span[1]
+
+
+@dataclass(frozen=True, slots=True)
+class SealedBatch(ClosedBatch):
+    """A batch that only the clinic can open.
+
+    Attributes:
+        header: the segment header that its data key is wrapped in, without padding.
+        frame: the frame, without padding.
+    """
+
+    header: bytes
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBatch(ClosedBatch):
+    """A batch whose records nobody decoded.
+
+    Attributes:
+        records: the plaintext of its frame (docs/journal-format.md), proved and not looked at.
+    """
+
+    records: bytes

@@ -139,8 +139,11 @@ class StreamLog:
         """The numbers of the segments that hold this log, ascending."""
         return self._places.numbers
 
-    def read(self, after: int) -> Batch | None:
-        """The batch with sequence `after + 1`, or the next one behind it that can be read. None at the end."""
+    def read(self, after: int, *, packed: bool = False) -> Batch | None:
+        """The batch with sequence `after + 1`, or the next one behind it that can be read. None at the end.
+
+        With `packed` its records are not decoded.
+        """
         want = after + 1
         while True:
             with self._lock:
@@ -157,7 +160,7 @@ class StreamLog:
                     raise JournalError(f"journal {self.stream}: cannot read: {error}") from error
             elif frame is None:
                 want = until
-            elif (batch := self._open(place, frame)) is not None:
+            elif (batch := self._open(place, frame, packed=packed)) is not None:
                 return batch
             elif self._holds(place):
                 want = frame.last_sequence + 1
@@ -347,14 +350,14 @@ class StreamLog:
                 self.damage.note(damage)
         return contents
 
-    def _open(self, place: Place, frame: FrameHeader) -> Batch | None:
+    def _open(self, place: Place, frame: FrameHeader, *, packed: bool = False) -> Batch | None:
         """A frame's batch, or None after noting why not."""
         try:
             with self._storage.open(self._directory / place.name) as file:
                 opened = self._opened_segment(place, file)
                 data = file.pread(frame.size, frame.offset)
             hub, epoch = self._identity.hub, self._identity.epoch.hex()
-            return batch_of(hub, self.stream, epoch, opened, frame, data)
+            return batch_of(hub, self.stream, epoch, opened, frame, data, packed=packed)
         except JournalError as error:
             reason = str(error)
         except OSError as error:

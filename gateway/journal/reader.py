@@ -14,7 +14,7 @@ from gateway.clock import ClockReading
 from gateway.journal import published
 from gateway.journal.access import Access
 from gateway.journal.cursor import Cursor, Span
-from gateway.journal.entry import Batch, Stream
+from gateway.journal.entry import Batch, PackedBatch, Stream
 from gateway.journal.errors import JournalError
 from gateway.journal.files import Place, Places, file_header, places_in
 from gateway.journal.keys import HubKey
@@ -47,11 +47,11 @@ class FollowedLog(StreamLog):
             self._index = SegmentTimes(self._header)
         return self._index
 
-    def read(self, after: int) -> Batch | None:
+    def read(self, after: int, *, packed: bool = False) -> Batch | None:
         """See StreamLog."""
         if self.announced != self.high_water:
             self._take_up(self.announced)
-        return super().read(after)
+        return super().read(after, packed=packed)
 
     def _take_up(self, high_water: int) -> None:
         """The mark first and the names after it: so the names are those of every segment that the mark covers."""
@@ -284,9 +284,34 @@ class JournalReader:
 
         What cannot be read is told to the writer of the journal, which names it as a gap.
         """
+        return self._read(stream, after, packed=False)
+
+    def read_packed(
+        self, stream: Stream, after: int, until: int, most_bytes: int
+    ) -> tuple[Batch, ...]:
+        """As `read`, but many batches that follow each other without a hole, with their records undecoded.
+
+        Returns:
+            The first whatever it is, and as many behind it as begin up to `until` and keep the records within
+            `most_bytes`: PackedBatch, or one SealedBatch alone where this hub cannot open it. Nothing when there is
+            none yet.
+        """
+        batches: list[Batch] = []
+        size_bytes = 0
+        while after < until and (batch := self._read(stream, after, packed=True)) is not None:
+            if not isinstance(batch, PackedBatch):
+                return tuple(batches or (batch,))
+            size_bytes += len(batch.records)
+            if batches and (size_bytes > most_bytes or batch.first_sequence != after + 1):
+                break
+            batches.append(batch)
+            after = batch.last_sequence
+        return tuple(batches)
+
+    def _read(self, stream: Stream, after: int, *, packed: bool) -> Batch | None:
         log = self._logs[stream]
         try:
-            batch = log.read(after)
+            batch = log.read(after, packed=packed)
             if damage := self._news(log):
                 self._cursor.write(self._cursor.acknowledged, damage)
         except OSError as error:

@@ -3,6 +3,7 @@
 Encoding takes any record that the model allows; decoding is total: any bytes give entries or a JournalError.
 """
 
+from collections.abc import Callable
 from decimal import Decimal
 
 import cbor2
@@ -87,14 +88,19 @@ def join(entries: list[bytes]) -> bytes:
     return head + b"".join(entries)
 
 
-def decode_batch(data: bytes, first_sequence: int) -> tuple[Entry, ...]:
+def decode_batch(
+    data: bytes, first_sequence: int, loads: Callable[[bytes], object] = cbor2.loads
+) -> tuple[Entry, ...]:
     """The entries of a batch, numbered from `first_sequence`.
+
+    Args:
+        loads: reads the one CBOR item in `data`; a stricter one where a stranger may have written it.
 
     Raises:
         JournalError: the bytes are no batch of a version that this release reads.
     """
     try:
-        match cbor2.loads(data):
+        match loads(data):
             case [1 | 2 | 3, [*items]]:
                 return tuple(_entry(item, first_sequence + n) for n, item in enumerate(items))
             case [int() as version, _]:
@@ -181,22 +187,25 @@ def _decoded_of(item: object) -> Decoded | None:
 
 
 def _change(change: ClockChange) -> Item:
-    return [None if change.before is None else _reading(change.before), _reading(change.after)]
+    before = None if change.before is None else reading_item(change.before)
+    return [before, reading_item(change.after)]
 
 
-def _reading(reading: ClockReading) -> Item:
+def reading_item(reading: ClockReading) -> Item:
+    """A reading of both clocks as an array."""
     return [reading.boottime_ns, reading.wall_ns, reading.state.value, reading.error_ns]
 
 
 def _change_of(item: object) -> ClockChange:
     match item:
         case [before, after]:
-            return ClockChange(None if before is None else _reading_of(before), _reading_of(after))
+            return ClockChange(None if before is None else reading_of(before), reading_of(after))
         case _:
             raise JournalError("clock: expected the readings before and after")
 
 
-def _reading_of(item: object) -> ClockReading:
+def reading_of(item: object) -> ClockReading:
+    """The reading that `reading_item` wrote. Raises JournalError, or ValueError for a state that there is not."""
     match item:
         case [int() as boottime_ns, int() as wall_ns, str() as state, (int() | None) as error_ns]:
             return ClockReading(boottime_ns, wall_ns, ClockState(state), error_ns)

@@ -9,6 +9,7 @@ from gateway.journal.readers import Opener
 from gateway.receiver.ledger import Key, Span
 from gateway.uplink.fields import PayloadError
 from gateway.uplink.notice import Heartbeat, HubStatus
+from gateway.uplink.packed import UndecodableError, is_packed, unpacked
 from gateway.uplink.payload import Message, decode
 from gateway.uplink.sealed import DamagedError, NoKeyError, Unsealer, is_sealed
 from gateway.uplink.signature import Doubt, VerifyKeys
@@ -61,13 +62,15 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A sealed batch that is its hub's, and does not open: it counts as come, and as lost."""
+    """A batch that is its hub's, and cannot be opened or read: it counts as come, and as lost."""
 
     batch: Batch
     text: str
 
 
-Content = Message | Unreadable | Heartbeat | HubStatus | Rejected
+Part = Message | Unreadable
+Content = tuple[Part, ...] | Heartbeat | HubStatus | Rejected
+"""A message of a stream is one batch or several, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,20 +155,27 @@ class Checker:
         if kind not in set(Stream):
             expected = "a stream, status or heartbeat"
             raise _Refusal(Rejection.TOPIC, f"topic: got kind {kind[:48]!r}, expected {expected}")
-        content: Message | Unreadable
-        try:
-            content = (
-                self._unsealer.open(payload, self._keys.of(hub))
-                if is_sealed(payload)
-                else decode(payload)
-            )
-        except DamagedError as error:
-            content = Unreadable(error.batch, str(error))
-        batch = content.batch
+        parts = self._parts(hub, payload)
+        batch = parts[-1].batch
+        # Of a packed message the head is the same for all of its batches, and the last has the highest number.
         _agree("hub", batch.hub, hub)
         _agree("stream", batch.stream, kind)
         _storable(batch.last_sequence)
-        return Checked(message, content, (Key(hub, batch.stream, batch.epoch),))
+        return Checked(message, parts, (Key(hub, batch.stream, batch.epoch),))
+
+    def _parts(self, hub: str, payload: bytes) -> tuple[Part, ...]:
+        if is_packed(payload):
+            found = unpacked(payload)
+            return tuple(
+                Unreadable(part.batch, str(part)) if isinstance(part, UndecodableError) else part
+                for part in found
+            )
+        if not is_sealed(payload):
+            return (decode(payload),)
+        try:
+            return (self._unsealer.open(payload, self._keys.of(hub)),)
+        except DamagedError as error:
+            return (Unreadable(error.batch, str(error)),)
 
 
 def span_of(batch: Batch) -> Span:

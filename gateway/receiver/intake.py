@@ -173,18 +173,23 @@ class Intake:
         match item.content:
             case Rejected(reason, text):
                 self._reject(work, item.message, reason, text)
-            case Message() as message:
-                self._batch(work, item, message)
-            case Unreadable() as unreadable:
-                taken = self._taken(work, item.keys[0], unreadable)
-                # The hub has nothing better: named once, so that it need not be sent for ever.
-                lost = [Gap(item.keys[0], span, Cause.UNREADABLE) for span in taken.new]
-                self._reject(work, item.message, Rejection.UNREADABLE, unreadable.text)
-                work.lines.extend(self._gaps([*lost, *taken.gaps]))
             case Heartbeat() as beat:
                 self._heartbeat(work, beat)
             case HubStatus() as status:
                 self._status(work, status)
+            case parts:
+                for part in parts:
+                    if isinstance(part, Message):
+                        self._batch(work, item, part)
+                    else:
+                        self._unreadable(work, item, part)
+
+    def _unreadable(self, work: _Work, item: Checked, unreadable: Unreadable) -> None:
+        taken = self._taken(work, item.keys[0], unreadable)
+        # The hub has nothing better: named once, so that it need not be sent for ever.
+        lost = [Gap(item.keys[0], span, Cause.UNREADABLE) for span in taken.new]
+        self._reject(work, item.message, Rejection.UNREADABLE, unreadable.text)
+        work.lines.extend(self._gaps([*lost, *taken.gaps]))
 
     def _batch(self, work: _Work, item: Checked, message: Message) -> None:
         taken = self._taken(work, item.keys[0], message)

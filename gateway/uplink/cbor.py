@@ -1,8 +1,7 @@
-"""CBOR (RFC 8949) for the fields of a message: exact numbers, and total reading of what a stranger sent.
+"""CBOR (RFC 8949) that a stranger sent: exact numbers, and total reading.
 
-Written is what JSON would say: text, whole numbers, decimal fractions (tag 4) where a number has digits to keep, byte
-strings where JSON needs base64 or hexadecimal digits. Read is that and nothing else. The codec knows some twenty more
-tags, and a regular expression or a number of a hundred thousand digits costs seconds: they are refused unread.
+Read are arrays, text, byte strings, numbers and decimal fractions (tag 4). The codec knows some twenty more tags, and a
+regular expression or a number of a hundred thousand digits costs seconds: they are refused unread.
 """
 
 import io
@@ -10,10 +9,11 @@ from decimal import Decimal
 
 import cbor2
 
-from gateway.uplink.fields import SHOWN, Fields, Json, PayloadError
+from gateway.uplink.fields import SHOWN, PayloadError
 
-DEPTH = 8
-"""Deepest is a digit: message, entries, entry, parts, part, decimal fraction."""
+DEPTH = 9
+"""Deepest is a digit: records, entries, entry, value, parts, part, tag, decimal fraction, tag."""
+EXPECTED = "one CBOR item of text, bytes and numbers in arrays"
 MANTISSA_BYTES = 64
 """Some 150 decimal digits; no measurement has them."""
 BIGNUM, NEGATIVE_BIGNUM, FRACTION = 2, 3, 4
@@ -23,13 +23,8 @@ KNOWN_TO_THE_CODEC = (
 )
 
 
-def dumps(value: Json) -> bytes:
-    """One item. A number that is none, which no field has, would be a CBOR NaN."""
-    return cbor2.dumps(value)
-
-
-def loads(data: bytes) -> Fields:
-    """The one map in `data`. Raises PayloadError, and nothing else, for any other bytes."""
+def loads(data: bytes) -> object:
+    """The one item in `data`. Raises PayloadError, and nothing else, for any other bytes."""
     decoder = cbor2.CBORDecoder(
         io.BytesIO(data),
         tag_hook=_refused,
@@ -39,15 +34,15 @@ def loads(data: bytes) -> Fields:
         strict_hashable_types=True,
     )
     try:
-        value = decoder.decode()
+        value: object = decoder.decode()
     except (cbor2.CBORError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
         # The codec answers hostile bytes with several types of exception.
-        raise PayloadError("message", str(error)[:SHOWN], "one CBOR map") from None
+        raise PayloadError("message", str(error)[:SHOWN], EXPECTED) from None
     try:
         decoder.read(1)
     except cbor2.CBORDecodeEOF:
-        return Fields(value, "message")
-    raise PayloadError("message", "more behind it", "one CBOR map")
+        return value
+    raise PayloadError("message", "more behind it", EXPECTED)
 
 
 def _refused(_value: object, _immutable: object) -> None:

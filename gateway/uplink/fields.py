@@ -95,7 +95,7 @@ def _no_constant(name: str) -> None:
 
 
 class Fields:
-    """A JSON object, or a CBOR map of the same fields, that is read field by field; every method raises PayloadError where the field is wrong."""
+    """A JSON object that is read field by field; every method raises PayloadError where the field is wrong."""
 
     def __init__(self, value: object, path: str) -> None:
         if not isinstance(value, dict):
@@ -137,12 +137,6 @@ class Fields:
         match self._value.get(key):
             case Decimal() as value:
                 return value
-            case bool():
-                pass
-            case int() as value:
-                return Decimal(value)
-            case float() as value if isfinite(value):
-                return Decimal(repr(value))
         raise self._wrong(key, "a number")
 
     def integer(self, key: str, least: int = -INTEGER_LIMIT) -> int:
@@ -177,18 +171,14 @@ class Fields:
             raise PayloadError(f"{self._path}.{key}", str(value), expected) from None
 
     def base64(self, key: str) -> bytes:
-        """Bytes, which JSON has in base64."""
-        if isinstance(raw := self._value.get(key), bytes):
-            return raw
+        """Bytes in base64."""
         try:
             return base64.b64decode(self.text(key), validate=True)
         except (binascii.Error, ValueError):
             raise self._wrong(key, "base64") from None
 
     def hex(self, key: str) -> bytes:
-        """Bytes, which JSON has in hexadecimal."""
-        if isinstance(raw := self._value.get(key), bytes):
-            return raw
+        """Bytes in hexadecimal digits."""
         try:
             return bytes.fromhex(self.text(key))
         except ValueError:

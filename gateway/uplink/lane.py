@@ -2,16 +2,16 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import replace
 
 from gateway.config.delivery import Payload
-from gateway.journal.entry import Batch, SealedBatch, Stream
+from gateway.journal.entry import Batch, PackedBatch, SealedBatch, Stream
 from gateway.uplink.asks import Asks
 from gateway.uplink.front import Front
 from gateway.uplink.notice import MAX_PENDING, Mark
 from gateway.uplink.order import Age
 from gateway.uplink.outbound import Outbound
+from gateway.uplink.packed import READ_BYTES, packed_slices
 from gateway.uplink.receipt import Held
 from gateway.uplink.release import Release
 from gateway.uplink.sealed import sealed_slice
@@ -51,7 +51,7 @@ class Lane:
         self.outbound = Outbound(cursor, known, by_receipt=by_receipt)
         self._release = Release() if by_receipt else None
         self._prepared: dict[Age, deque[Slice]] = {}
-        """Of one batch for each age, the next first."""
+        """Of one reading for each age, the next first."""
         self._front = Front(source, stream, self.outbound, asks)
         self.written = self.outbound.cursor
         self._remembered = [*self.outbound.delivered]
@@ -111,11 +111,11 @@ class Lane:
             last = self.outbound.last_unreceipted
             if last is None:
                 break
-            batch = await self._read(last)
-            if batch is not None:
+            # One entry asks as well as many, and costs a metered link the least.
+            pieces = await self._prepare((last, last), limit_bytes=0)
+            if pieces:
                 self._release.probed(now_ns)
-                # One entry asks as well as many, and costs a metered link the least.
-                return next(self._slices(batch, (last, last), limit_bytes=0))
+                return pieces[0]
         return None
 
     def receipt(self, held: Held, now_ns: int) -> None:
@@ -160,11 +160,10 @@ class Lane:
             prepared = self._prepared.get(age)
             if prepared and prepared[0].first == front[0] and prepared[0].last <= front[1]:
                 return prepared[0]
-            batch = await self._read(front[0])
-            if batch is not None:
-                limit_bytes = min(MAX_PAYLOAD_BYTES, packet_limit_bytes)
-                self._prepared[age] = deque(self._slices(batch, front, limit_bytes))
-                return self._prepared[age][0]
+            pieces = await self._prepare(front, min(MAX_PAYLOAD_BYTES, packet_limit_bytes))
+            if pieces:
+                self._prepared[age] = deque(pieces)
+                return pieces[0]
         self._prepared.pop(age, None)
         return None
 
@@ -176,27 +175,29 @@ class Lane:
         if self._release is not None:
             self._release.sent(now_ns)
 
-    async def _read(self, sequence: int) -> Batch | None:
-        """The batch with an entry. None when it is gone, which is then known of it and of what is gone behind it."""
+    async def _prepare(self, front: Span, limit_bytes: int) -> list[Slice]:
+        """What begins with the first entry of a span. Nothing when that is gone, which is then known of all that is."""
         high_water = self.high_water
-        batch = await asyncio.to_thread(self._source.read, self.stream, sequence - 1)
-        if batch is not None and batch.first_sequence <= sequence:
-            return batch
-        # Evicted for want of room, or unreadable, and named as such: nothing is left to deliver.
-        last = high_water if batch is None else batch.first_sequence - 1
-        self.evicted += self.outbound.gone(sequence, last)
-        return None
+        there, pieces = await asyncio.to_thread(self._pieces, front, high_water, limit_bytes)
+        if not pieces:
+            # Evicted for want of room, or unreadable, and named as such: nothing is left to deliver.
+            last = high_water if there is None else there - 1
+            self.evicted += self.outbound.gone(front[0], last)
+        return pieces
 
-    def _slices(self, batch: Batch, front: Span, limit_bytes: int) -> Iterator[Slice]:
-        """What the hub can read goes out for everybody to read, what it cannot as it is."""
+    def _pieces(
+        self, front: Span, high_water: int, limit_bytes: int
+    ) -> tuple[int | None, list[Slice]]:
+        """In a worker thread: where the journal goes on, and messages if that is where the span begins."""
         first, last = front
-        if isinstance(batch, SealedBatch):
-            whole = sealed_slice(batch, first - 1)
-            # A frame cannot be cut. What of it is not pending comes again, and is dropped there.
-            return iter((replace(whole, count=min(whole.last, last) - first + 1),))
-        if batch.last_sequence > last:
-            batch = replace(batch, entries=tuple(e for e in batch.entries if e.sequence <= last))
-        return slices(batch, first - 1, self.high_water, limit_bytes, self._payload)
+        if self._payload is Payload.CBOR:
+            batches = self._source.read_packed(self.stream, first - 1, last, READ_BYTES)
+        else:
+            batch = self._source.read(self.stream, first - 1)
+            batches = () if batch is None else (batch,)
+        if not batches or batches[0].first_sequence > first:
+            return batches[0].first_sequence if batches else None, []
+        return first, _messages(batches, front, high_water, limit_bytes)
 
     # --- What is known ---------------------------------------------------------------------------------
 
@@ -223,3 +224,20 @@ class Lane:
             refusals=self.refusals,
             refusal=self.refusal,
         )
+
+
+def _messages(
+    batches: tuple[Batch, ...], front: Span, high_water: int, limit_bytes: int
+) -> list[Slice]:
+    """What the hub can read goes out for everybody to read, or packed as the journal wrote it; what it cannot, as it is."""
+    first, last = front
+    batch = batches[0]
+    if isinstance(batch, SealedBatch):
+        whole = sealed_slice(batch, first - 1)
+        # A frame cannot be cut. What of it is not pending comes again, and is dropped there.
+        return [replace(whole, count=min(whole.last, last) - first + 1)]
+    packed = [batch for batch in batches if isinstance(batch, PackedBatch)]
+    if packed:
+        return [*packed_slices(packed, front, high_water, limit_bytes)]
+    entries = tuple(entry for entry in batch.entries if entry.sequence <= last)
+    return [*slices(replace(batch, entries=entries), first - 1, high_water, limit_bytes)]

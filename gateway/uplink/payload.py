@@ -1,4 +1,4 @@
-"""The fields of a batch in the payloads `json` and `cbor`, which people and platforms can read, and exactly back.
+"""The fields of a batch in the payload `json`, which people and platforms can read, and exactly back.
 
 One message is a batch, or a slice of it: what every entry shares stands at the head. Names, LOINC and UCUM codes and
 ISO 8601 times stand beside the numbers for whoever reads; the decoder goes by the numbers alone. Decoding is total:
@@ -31,9 +31,7 @@ from drivers.model import (
 )
 from gateway.clock import ClockReading
 from gateway.journal.entry import Batch, Entry, Stream
-from gateway.uplink import cbor
 from gateway.uplink.fields import Fields, Hex, Json, PayloadError, loads
-from gateway.uplink.signature import CBOR_MAP
 from gateway.uplink.times import change_fields, change_of, reading_fields, reading_of, time_fields
 
 SCHEMA = "wardlink.batch/1"
@@ -183,7 +181,7 @@ def _special_of(value: Decimal) -> Special:
 
 def decode(data: bytes) -> Message:
     """The message in `data`. Raises PayloadError, and nothing else, for anything but a whole valid message."""
-    fields = cbor.loads(data) if data.startswith(CBOR_MAP) else loads(data)
+    fields = loads(data)
     schema = fields.text("schema")
     if schema != SCHEMA:
         raise PayloadError("message.schema", repr(schema[:48]), SCHEMA)

@@ -28,7 +28,17 @@ class Retimed:
     def read(self, stream: Stream, after: int) -> Batch | None:
         """As the journal's, but for `clock`; `stamped` says what the commit had, where that was another time."""
         batch = self._source.read(stream, after)
-        if batch is None or isinstance(batch, SealedBatch) or batch.boot_id != self._boot.boot_id:
+        return None if batch is None else self._best(batch)
+
+    def read_packed(
+        self, stream: Stream, after: int, until: int, most_bytes: int
+    ) -> tuple[Batch, ...]:
+        """As `read`, of each."""
+        batches = self._source.read_packed(stream, after, until, most_bytes)
+        return tuple(self._best(batch) for batch in batches)
+
+    def _best(self, batch: Batch) -> Batch:
+        if isinstance(batch, SealedBatch) or batch.boot_id != self._boot.boot_id:
             return batch
         stored = batch.clock
         self._boot = self._boot.observe(stored).observe(self._clock.read())

@@ -18,8 +18,8 @@ from gateway.uplink.wire import Incoming
 
 SEALED = b"WLSEALD2"
 """How a sealed message begins."""
-CBOR_MAP, CBOR_BREAK = b"\xbf", b"\xff"
-"""A map without a length (RFC 8949, 3.2.2): a pair can be put to its end, as a member to that of a JSON object."""
+PACKED = b"WLBATCH1"
+"""How a packed message, payload `cbor`, begins."""
 SIGNATURE_BYTES = 64
 TAIL_BYTES = 112
 """A signature makes no payload longer by more than this."""
@@ -53,7 +53,7 @@ class Form:
 
 FORMS = (
     Form(b"{", b"}", b',"signature":"', b'"}', is_text=True),
-    Form(CBOR_MAP, CBOR_BREAK, b"\x69signature\x58\x40", CBOR_BREAK, is_text=False),
+    Form(PACKED, b"", b"", b"", is_text=False),
     Form(SEALED, b"", b"", b"", is_text=False),
 )
 
@@ -65,7 +65,9 @@ def signed(topic: str, payload: bytes, sign: Callable[[bytes], bytes]) -> bytes:
             signature = sign(_statement(topic, payload))
             shown = base64.b64encode(signature) if form.is_text else signature
             return payload[: len(payload) - len(form.close)] + form.before + shown + form.after
-    raise ValueError(f"payload: got {payload[:8]!r}..., expected JSON, CBOR or a sealed frame")
+    raise ValueError(
+        f"payload: got {payload[:8]!r}..., expected JSON, packed batches or a sealed frame"
+    )
 
 
 def _statement(topic: str, payload: bytes) -> bytes:

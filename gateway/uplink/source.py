@@ -37,6 +37,12 @@ class Source(Protocol):
         """The durable batch with entry `after + 1`, or the next one that still exists."""
         ...
 
+    def read_packed(
+        self, stream: Stream, after: int, until: int, most_bytes: int
+    ) -> tuple[Batch, ...]:
+        """As `read`, but many that follow each other without a hole, up to `until`, with their records undecoded."""
+        ...
+
     def day_begin(self, stream: Stream, sequence: int) -> int:
         """Where the day of an entry begins, as far as it is known, and to the segment: `sequence` itself or before it."""
         ...

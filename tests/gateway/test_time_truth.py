@@ -210,6 +210,11 @@ class Ward:
                 batch = self.source.read(stream, self.sent[stream])
                 if batch is None:
                     break
+                # Undecoded it has the same time.
+                undecoded = self.source.read_packed(
+                    stream, self.sent[stream], batch.last_sequence, 0
+                )
+                assert [(b.clock, b.stamped) for b in undecoded] == [(batch.clock, batch.stamped)]
                 for piece in pieces(batch, self.sent[stream]):
                     self.intake.take([said(notices.topic(stream), piece.payload, KEY)])
                 self.sent[stream] = batch.last_sequence

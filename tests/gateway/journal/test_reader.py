@@ -3,16 +3,20 @@
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gateway.clock import SystemClock
 from gateway.journal import published
-from gateway.journal.entry import Batch, Stream
+from gateway.journal.entry import Batch, PackedBatch, Stream
 from gateway.journal.errors import JournalError
+from gateway.journal.files import Place
 from gateway.journal.journal import Journal
 from gateway.journal.reader import GLANCE_BYTES, JournalReader
+from gateway.journal.records import decode_batch
+from gateway.journal.segment import FrameHeader
 from gateway.journal.storage import DISK, File, FileStorage, Storage
 from tests.gateway.journal.builders import (
     DIRECTORY,
@@ -435,3 +439,55 @@ def test_an_idle_reader_is_never_woken(tmp_path: Path) -> None:
         reader.close()
 
     asyncio.run(main())
+
+
+# --- Undecoded -----------------------------------------------------------------------------------------
+
+
+def test_packed_batches_are_what_was_written_and_as_many_as_asked_for() -> None:
+    disk = SimulatedDisk()
+    journal = open_journal(disk)
+    for count in (3, 1, 5, 2):
+        put(journal, count)
+    reader = open_reader(disk)
+    read = [reader.read(Stream.VITALS, after) for after in (0, 3, 4, 9)]
+    batches = reader.read_packed(Stream.VITALS, 0, 11, 10**6)
+    assert [batch.first_sequence for batch in batches] == [1, 4, 5, 10]
+    for one, whole in zip(batches, read, strict=True):
+        assert isinstance(one, PackedBatch)
+        assert whole is not None
+        assert decode_batch(one.records, one.first_sequence) == whole.entries
+        assert replace(whole, entries=()) == Batch(
+            one.hub, one.stream, one.epoch, one.boot_id, one.clock, ()
+        )
+    sizes = [len(batch.records) for batch in batches if isinstance(batch, PackedBatch)]
+    for after, until, most_bytes, firsts in (
+        (0, 4, 10**6, [1, 4]),
+        (0, 5, 10**6, [1, 4, 5]),
+        (2, 11, 10**6, [1, 4, 5, 10]),
+        (0, 11, 0, [1]),
+        (0, 11, sum(sizes[:2]), [1, 4]),
+        (0, 11, sum(sizes[:3]) - 1, [1, 4]),
+        (4, 11, sum(sizes[2:]), [5, 10]),
+        (11, 12, 10**6, []),
+    ):
+        found = reader.read_packed(Stream.VITALS, after, until, most_bytes)
+        assert [batch.first_sequence for batch in found] == firsts
+
+
+def test_packed_batches_end_before_what_is_damaged_and_it_is_told() -> None:
+    disk = SimulatedDisk()
+    journal = open_journal(disk)
+    for _ in range(4):
+        put(journal, 2)
+    reader = open_reader(disk)
+    log = reader._logs[Stream.VITALS]
+    whole = log._open
+
+    def torn(place: Place, frame: FrameHeader, *, packed: bool = False) -> Batch | None:
+        return None if frame.first_sequence == 3 else whole(place, frame, packed=packed)
+
+    log._open = torn  # type: ignore[method-assign]
+    for after, firsts in ((0, [1]), (2, [5, 7])):
+        found = reader.read_packed(Stream.VITALS, after, 8, 10**6)
+        assert [batch.first_sequence for batch in found] == firsts

@@ -5,15 +5,19 @@ from typing import Any, cast
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.clock import ClockReading, ClockState
-from gateway.journal.entry import Stream
+from gateway.journal.entry import Batch, Stream
 from gateway.receiver.checks import Checker
 from gateway.receiver.intake import Intake
 from gateway.receiver.ledger import Ledger
 from gateway.receiver.lines import Lines, load, save
-from gateway.uplink.fields import PayloadError
+from gateway.uplink.fields import PayloadError, dumps
 from gateway.uplink.notice import Heartbeat, HubStatus, Mark, Notices
+from gateway.uplink.packed import packed_slices
+from gateway.uplink.receipt import Held
 from gateway.uplink.slices import slices
 from gateway.uplink.wire import Incoming
 from tests.gateway.uplink.bench import (
@@ -23,9 +27,11 @@ from tests.gateway.uplink.bench import (
     KeptStore,
     MemoryJournal,
     clock,
+    packed,
     read_lines,
     said,
 )
+from tests.gateway.uplink.test_packed import followed
 
 NOTICES = Notices(HUB, "test", EPOCH)
 
@@ -234,3 +240,79 @@ def test_a_damaged_state_file_is_said(tmp_path: Path) -> None:
         load(tmp_path / "state", lines, 0)
     lines.close()
     assert read_lines(tmp_path / "lines") == []
+
+
+# --- Packed batches ------------------------------------------------------------------------------------
+
+
+class _Still:
+    """The same moment for whatever comes."""
+
+    boot_id = "boot-r"
+
+    def boottime_ns(self) -> int:
+        return 1
+
+    def read(self) -> ClockReading:
+        return ClockReading(1, 2, ClockState.UNSET)
+
+
+@settings(max_examples=60, deadline=None)
+@given(followed(), st.data())
+def test_packed_batches_give_the_very_lines_that_json_gives(
+    row: list[Batch], data: st.DataObject
+) -> None:
+    row = [replace(one, hub=HUB.id) for one in row]
+    low, high = row[0].first_sequence, row[-1].last_sequence
+    topic = NOTICES.topic(row[0].stream)
+    said_before = data.draw(st.sampled_from(row))
+    (before,) = slices(said_before, low - 1, high, 10**9)
+    plain = [piece for one in row for piece in slices(one, low - 1, high, 10**9)]
+    packs = [packed(one) for one in row]
+    written = []
+    for pieces in (plain, packed_slices(packs, (low, high), high, 10**9)):
+        checker = Checker(HUB.tenant, {HUB.id: PUBLIC})
+        intake = Intake(checker, KeptStore(Ledger()), _Still(), grace_s=0)
+        messages = [said(topic, piece.payload) for piece in (before, *pieces)]
+        lines = [line for message in messages for line in intake.take([message])]
+        written.append((dumps(lines), intake.report(), intake.receipts("r")))  # type: ignore[arg-type]
+    assert written[0] == written[1]
+
+
+def test_a_packed_batch_that_cannot_be_read_is_a_named_gap_and_the_others_count() -> None:
+    journal = MemoryJournal()
+    for _ in range(3):
+        journal.commit(Stream.VITALS, 2)
+    row = [packed(one) for one in journal.batches[Stream.VITALS]]
+    row[1] = replace(row[1], records=b"\xff" * 50)
+    (piece,) = packed_slices(row, (1, 6), 6, 10**6)
+    intake = make_intake()
+    message = said(NOTICES.topic(Stream.VITALS), piece.payload)
+    lines = take(intake, message)
+    assert [line["sequence"] for line in lines if line["type"] == "entry"] == [1, 2, 5, 6]
+    gaps = [(g["first"], g["last"], g["cause"]) for g in lines if g["type"] == "gap"]
+    assert gaps == [(3, 4, "unreadable")]
+    assert [line["reason"] for line in lines if line["type"] == "rejected"] == ["unreadable"]
+    (receipt,) = intake.receipts("r")
+    assert receipt.streams[Stream.VITALS] == Held(6, ())
+    assert not [line for line in take(intake, message) if line["type"] != "rejected"]
+
+
+@pytest.mark.parametrize(
+    ("topic", "reason"),
+    [
+        (NOTICES.topic(Stream.ALARM), "disagrees"),
+        ("wardlink/1/ward/hub-1/heartbeat", "malformed"),
+    ],
+)
+def test_a_packed_message_on_another_topic_is_no_data(topic: str, reason: str) -> None:
+    journal = MemoryJournal()
+    journal.commit(Stream.VITALS, 2)
+    row = [packed(one) for one in journal.batches[Stream.VITALS]]
+    (piece,) = packed_slices(row, (1, 2), 2, 10**6)
+    (line,) = take(make_intake(), said(topic, piece.payload))
+    assert line["reason"] == reason
+    far = [replace(row[0], span=(2**63 - 1, 2**63))]
+    (piece,) = packed_slices(far, (2**63 - 1, 2**63), 2, 10**6)
+    (line,) = take(make_intake(), said(NOTICES.topic(Stream.VITALS), piece.payload))
+    assert line["reason"] == "malformed"

@@ -27,9 +27,10 @@ from gateway.clock import Clock, ClockReading, ClockState, SystemClock
 from gateway.config.broker import Broker
 from gateway.config.delivery import Delivery
 from gateway.config.hub import Hub
-from gateway.journal.entry import Batch, Entry, Stream
+from gateway.journal.entry import Batch, Entry, PackedBatch, SealedBatch, Stream
 from gateway.journal.journal import Journal
 from gateway.journal.keys import HubKey
+from gateway.journal.records import encode_entry, join
 from gateway.receiver.ledger import Ledger
 from gateway.receiver.lines import LinesStore
 from gateway.receiver.receive import Receiver
@@ -71,8 +72,31 @@ class OneProcess:
     def remembered(self, _stream: Stream) -> tuple[tuple[int, int], ...]:
         return ()
 
+    def read_packed(
+        self, stream: Stream, after: int, _until: int, _most_bytes: int
+    ) -> tuple[Batch, ...]:
+        batch = self._journal.read(stream, after)
+        if batch is None or isinstance(batch, SealedBatch):
+            return () if batch is None else (batch,)
+        return (packed(batch),)
+
     def day_begin(self, _stream: Stream, sequence: int) -> int:
         return sequence
+
+
+def packed(batch: Batch) -> PackedBatch:
+    """As the journal's reader gives it away undecoded."""
+    return PackedBatch(
+        batch.hub,
+        batch.stream,
+        batch.epoch,
+        batch.boot_id,
+        batch.clock,
+        (),
+        span=(batch.first_sequence, batch.last_sequence),
+        records=join([encode_entry(e.device, e.subject, e.record) for e in batch.entries]),
+        stamped=batch.stamped,
+    )
 
 
 class MemoryJournal:
@@ -109,6 +133,19 @@ class MemoryJournal:
             self.reads.append((stream, after))
             found = (batch for batch in self.batches[stream] if batch.last_sequence > after)
             return next(found, None)
+
+    def read_packed(
+        self, stream: Stream, after: int, until: int, most_bytes: int
+    ) -> tuple[Batch, ...]:
+        found: list[Batch] = []
+        size_bytes = 0
+        while after < until and (batch := self.read(stream, after)) is not None:
+            size_bytes += 30 * len(batch.entries)
+            if found and (size_bytes > most_bytes or batch.first_sequence != after + 1):
+                break
+            found.append(packed(batch))
+            after = batch.last_sequence
+        return tuple(found)
 
     def acknowledge(
         self, stream: Stream, sequence: int, beyond: Iterable[tuple[int, int]] = ()

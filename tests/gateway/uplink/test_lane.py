@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from gateway.config.delivery import Delivery
+from gateway.config.delivery import Delivery, Payload
 from gateway.journal.entry import Batch, Stream
 from gateway.uplink.asks import Asks
 from gateway.uplink.lane import Lane
 from gateway.uplink.lanes import Lanes
 from gateway.uplink.order import LIVE_NS, MOST_SPANS, Age, Unmetered
+from gateway.uplink.packed import READ_BYTES, unpacked
 from gateway.uplink.patience import NS_PER_S, Backoff, Timing
 from gateway.uplink.receipt import Held, Receipt
 from gateway.uplink.release import PROBE_AGAIN_NS, PROBE_FIRST_NS
@@ -42,8 +43,10 @@ class Bench:
         stream: Stream = VITALS,
         released: int = 0,
         by_receipt: bool = True,
+        payload: Payload = Payload.JSON,
     ) -> None:
         self.stream = stream
+        self.payload = payload
         self.journal = Journal()
         for n in range(batches):
             self.journal.wall_ns = n // 2 * DAY_NS
@@ -55,7 +58,9 @@ class Bench:
         self.start()
 
     def start(self) -> None:
-        self.lane = Lane(self.journal, self.stream, self.asks, by_receipt=self.by_receipt)
+        self.lane = Lane(
+            self.journal, self.stream, self.asks, by_receipt=self.by_receipt, payload=self.payload
+        )
         self.asks.follow(dict.fromkeys(Stream, self.lane))
 
     async def next(self, *ages: Age, now_ns: int = 0) -> Slice | None:
@@ -182,6 +187,74 @@ def test_a_slice_that_no_longer_fits_what_waits_is_cut_anew() -> None:
         bench.lane.receipt(Held(4, ((1, 2),)), 0)
         assert await bench.firsts() == [1, 5]
         assert [*bench.lane.outbound.undelivered()] == [(1, 2), (5, 5)]
+
+    drive(story)
+
+
+# --- Many batches in a message ---------------------------------------------------------------------------
+
+
+def test_packed_batches_share_a_message_of_their_day_and_what_is_new_does_not_wait_for_more() -> (
+    None
+):
+    async def story() -> None:
+        bench = Bench(6, payload=Payload.CBOR)
+        bench.journal.commit(VITALS, 5)
+        spans = []
+        while piece := await bench.next():
+            spans.append((piece.first, piece.last))
+            held = [entry.sequence for p in unpacked(piece.payload) for entry in p.batch.entries]
+            assert held == [*range(piece.first, piece.last + 1)]
+        assert spans == [(31, 35), (21, 30), (11, 20), (1, 10)]
+        assert len(bench.journal.reads) == 7
+
+    drive(story)
+
+
+def test_a_message_is_bounded_by_what_is_read_for_it() -> None:
+    async def story() -> None:
+        bench = Bench(0, payload=Payload.CBOR)
+        for _ in range(20):
+            bench.journal.commit(VITALS, READ_BYTES // 30 // 10)
+        pieces = [await bench.next(Age.LIVE) for _ in range(3)]
+        whole = READ_BYTES // 30 // 10 * 10
+        assert [piece and piece.count for piece in pieces] == [whole, whole, None]
+
+    drive(story)
+
+
+def test_of_a_batch_that_went_in_part_the_rest_counts_and_all_of_it_goes() -> None:
+    async def story() -> None:
+        bench = Bench(2, released=3, payload=Payload.CBOR)
+        piece = await bench.next()
+        assert piece is not None
+        assert (piece.first, piece.last) == (4, 10)
+        assert [p.batch.first_sequence for p in unpacked(piece.payload)] == [1, 6]
+
+    drive(story)
+
+
+def test_packed_batches_end_before_a_hole_and_what_is_gone_is_passed_over() -> None:
+    async def story() -> None:
+        bench = Bench(4, payload=Payload.CBOR, by_receipt=False)
+        bench.journal.wall_ns = 0
+        del bench.journal.batches[VITALS][2]
+        assert await bench.firsts(Age.BACKLOG) == [16, 1]
+        assert bench.lane.evicted == 5
+        assert bench.lane.is_delivered
+
+    drive(story)
+
+
+def test_a_probe_of_packed_batches_is_one_entry() -> None:
+    async def story() -> None:
+        bench = Bench(2, payload=Payload.CBOR)
+        await bench.firsts()
+        bench.lane.probe_due_ns(0)
+        probe = await bench.lane.probe(LATER)
+        assert probe is not None
+        (part,) = unpacked(probe.payload)
+        assert [entry.sequence for entry in part.batch.entries] == [probe.first] == [10]
 
     drive(story)
 

@@ -1,11 +1,8 @@
 import contextlib
 import json
-from dataclasses import fields, is_dataclass, replace
 from decimal import Decimal
 from itertools import pairwise
-from typing import Any
 
-import cbor2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,9 +28,7 @@ from drivers.model import (
     Validity,
 )
 from gateway.clock import ClockReading, ClockState
-from gateway.config.delivery import Payload
 from gateway.journal.entry import Batch, Entry, Stream
-from gateway.uplink import cbor
 from gateway.uplink.fields import PayloadError, dumps, loads
 from gateway.uplink.payload import decode
 from gateway.uplink.slices import slices
@@ -118,12 +113,9 @@ def batches(draw: st.DrawFn) -> Batch:
     )
 
 
-def whole(batch: Batch, payload: Payload = Payload.JSON) -> bytes:
-    (piece,) = slices(batch, 0, 7, 10**9, payload)
+def whole(batch: Batch) -> bytes:
+    (piece,) = slices(batch, 0, 7, 10**9)
     return piece.payload
-
-
-EACH_PAYLOAD = pytest.mark.parametrize("payload", Payload)
 
 
 def one(record: Record, state: ClockState = ClockState.SYNCHRONISED) -> dict[str, object]:
@@ -139,35 +131,10 @@ def same_digits(left: Batch, right: Batch) -> bool:
     return left == right and repr(left) == repr(right)
 
 
-def without_negative_zero(batch: Batch) -> Batch:
-    """CBOR has no negative zero with digits. Nor has the journal, so no hub ever sends one."""
-
-    def mended(item: Any) -> Any:
-        match item:
-            case Decimal():
-                return item.copy_abs() if item == 0 else item
-            case tuple():
-                return tuple(mended(part) for part in item)
-            case _ if is_dataclass(item) and not isinstance(item, type):
-                parts = {part.name: mended(getattr(item, part.name)) for part in fields(item)}
-                return replace(item, **parts)
-            case _:
-                return item
-
-    rid = mended(batch)
-    assert isinstance(rid, Batch)
-    return rid
-
-
-@EACH_PAYLOAD
 @settings(max_examples=50, deadline=None)
 @given(batches(), st.integers(200, 4000))
-def test_every_record_comes_back_exactly_whatever_the_slicing(
-    payload: Payload, batch: Batch, limit: int
-) -> None:
-    if payload is Payload.CBOR:
-        batch = without_negative_zero(batch)
-    pieces = list(slices(batch, 0, batch.last_sequence, limit, payload))
+def test_every_record_comes_back_exactly_whatever_the_slicing(batch: Batch, limit: int) -> None:
+    pieces = list(slices(batch, 0, batch.last_sequence, limit))
     entries: list[Entry] = []
     for piece in pieces:
         message = decode(piece.payload)
@@ -182,14 +149,13 @@ def test_every_record_comes_back_exactly_whatever_the_slicing(
     assert same_digits(rebuilt, batch)
 
 
-@EACH_PAYLOAD
-def test_no_slice_is_longer_than_its_limit_or_shorter_than_it_must_be(payload: Payload) -> None:
+def test_no_slice_is_longer_than_its_limit_or_shorter_than_it_must_be() -> None:
     journal = MemoryJournal()
     journal.commit(Stream.VITALS, 60)
     (batch,) = journal.batches[Stream.VITALS]
-    least = len(whole(batch, payload)) // 40
+    least = len(whole(batch)) // 40
     for limit in range(2 * least, 8000, 61):
-        pieces = list(slices(batch, 0, 60, limit, payload))
+        pieces = list(slices(batch, 0, 60, limit))
         assert sum(piece.count for piece in pieces) == 60
         for piece in pieces:
             assert len(piece.payload) <= limit or piece.count == 1
@@ -206,14 +172,13 @@ def test_any_bytes_give_a_message_or_a_payload_error(data: bytes) -> None:
         decode(data)
 
 
-@EACH_PAYLOAD
 @settings(max_examples=50, deadline=None)
 @given(batches(), st.data())
 def test_a_damaged_message_gives_a_message_or_a_payload_error(
-    payload: Payload, batch: Batch, data: st.DataObject
+    batch: Batch, data: st.DataObject
 ) -> None:
-    message = bytearray(whole(batch, payload))
-    telling = st.sampled_from(b'0"{}[],:.eE-9nt\xff\x9f\xc2\xc4\xc5\xd8\xf6\xfb\x5f\x7b')
+    message = bytearray(whole(batch))
+    telling = st.sampled_from(b'0"{}[],:.eE-9nt\xff')
     for _ in range(data.draw(st.integers(1, 4))):
         message[data.draw(st.integers(0, len(message) - 1))] = data.draw(telling)
     with contextlib.suppress(PayloadError):
@@ -231,64 +196,6 @@ def test_any_field_may_be_of_any_type(batch: Batch, data: st.DataObject) -> None
     )
     with contextlib.suppress(PayloadError):
         decode(json.dumps(message).encode())
-
-
-STRANGE: list[object] = [None, True, "x", b"x", 1.5, float("inf"), float("nan"), 2**70, -1, [], {}]
-STRANGE += [[1], [{}], {"a": 1}, {1: 2}, Decimal("1E+9999999"), cbor2.CBORTag(9999, 1)]
-STRANGE += [cbor2.CBORTag(4, [1, "x"]), cbor2.CBORTag(4, [2**70, 1]), cbor2.undefined]
-
-
-@settings(max_examples=100, deadline=None)
-@given(batches(), st.data())
-def test_any_field_of_a_map_may_be_of_any_type(batch: Batch, data: st.DataObject) -> None:
-    message = cbor2.loads(whole(batch, Payload.CBOR))
-    target = data.draw(st.sampled_from([message, message["clock"], message["entries"][0]]))
-    target[data.draw(st.sampled_from(sorted(target)))] = STRANGE[
-        data.draw(st.integers(0, len(STRANGE) - 1))
-    ]
-    with contextlib.suppress(PayloadError):
-        decode(b"\xbf" + cbor2.dumps(message)[1:] + b"\xff")
-
-
-@settings(max_examples=50, deadline=None)
-@given(batches())
-def test_both_encodings_say_the_same_in_the_same_words(batch: Batch) -> None:
-    """Bytes are the one thing that the two spell differently; digits have a test of their own."""
-    text, compact = json.loads(whole(batch)), cbor2.loads(whole(batch, Payload.CBOR))
-    assert without_spelling(text) == without_spelling(compact)
-
-
-def without_spelling(item: Any) -> Any:
-    match item:
-        case dict():
-            spelt = {"data", "samples"}
-            return {k: None if k in spelt else without_spelling(v) for k, v in item.items()}
-        case list():
-            return [without_spelling(part) for part in item]
-        case Decimal():
-            return float(item)
-        case _:
-            return item
-
-
-def test_bytes_are_bytes_in_cbor() -> None:
-    record = Raw("2a35", b"\x1e\x5c", 5, 4)
-    batch = Batch(
-        "h",
-        Stream.VITALS,
-        "e",
-        "b",
-        ClockReading(1, 2, ClockState.UNSET),
-        (Entry(1, "cuff", record),),
-    )
-    (entry,) = cbor2.loads(whole(batch, Payload.CBOR))["entries"]
-    assert entry["data"] == b"\x1e\x5c"
-    assert json.loads(whole(batch))["entries"][0]["data"] == "1e5c"
-
-
-def test_numbers_of_cbor_are_decimal_fractions_with_the_digits_of_the_device() -> None:
-    assert cbor.dumps({"a": Decimal("36.60")}) == b"\xa1\x61a\xc4\x82\x21\x19\x0e\x4c"
-    assert str(cbor.loads(b"\xa1\x61a\xc4\x82\x21\x19\x0e\x4c").decimal("a")) == "36.60"
 
 
 @pytest.mark.parametrize(
