@@ -643,3 +643,25 @@ def test_an_export_has_the_times_that_the_journal_knows(tmp_path: Path) -> None:
         ward.check_line(line)
     assert all("not_after" in line["record"] for line in lines[:6])
     ward.check_intervals(lines)
+
+
+def test_an_uplink_that_starts_after_the_synchronisation_was_lost_learns_it_from_the_batches(
+    tmp_path: Path,
+) -> None:
+    ward = Ward(tmp_path)
+    ward.boot(0)
+    ward.clock.synchronise(0, 1_000_000)
+    used(ward, records=1)
+    ward.clock.step(DAY)
+    used(ward, records=1)
+    assert ward.journal is not None
+    ward.source = Retimed(OneProcess(ward.journal), ward.clock)
+    good, lost = ward.source.read(Stream.VITALS, 0), ward.source.read(Stream.VITALS, 1)
+    assert good is not None
+    assert lost is not None
+    assert good.stamped is None
+    assert lost.stamped is not None
+    assert lost.stamped.state is ClockState.RESTORED
+    assert lost.clock.state is ClockState.SYNCHRONISED
+    assert lost.clock.wall_ns == good.clock.wall_of(lost.clock.boottime_ns)
+    ward.close()
