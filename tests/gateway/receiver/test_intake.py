@@ -312,7 +312,7 @@ def test_a_packed_message_on_another_topic_is_no_data(topic: str, reason: str) -
     (piece,) = packed_slices(row, (1, 2), 2, 10**6)
     (line,) = take(make_intake(), said(topic, piece.payload))
     assert line["reason"] == reason
-    far = [replace(row[0], span=(2**63 - 1, 2**63))]
-    (piece,) = packed_slices(far, (2**63 - 1, 2**63), 2, 10**6)
+    far = [replace(row[0], span=span) for span in ((2**63 - 2, 2**63 - 1), (2**63, 2**63 + 1))]
+    (piece,) = packed_slices(far, (2**63 - 2, 2**63 + 1), 2, 10**6)
     (line,) = take(make_intake(), said(NOTICES.topic(Stream.VITALS), piece.payload))
     assert line["reason"] == "malformed"
