@@ -1,5 +1,6 @@
 """Why a connection could not be had, in the words of `wardlink status`. No I/O lives here but a look at the clock."""
 
+import os
 import socket
 import ssl
 
@@ -40,7 +41,9 @@ def connect_error(
         case OSError() if failure.errno in NO_WAY:
             return UplinkError(Reason.UNREACHABLE, f"{where}: {failure.strerror}")
         case OSError():
-            return UplinkError(Reason.REFUSED, f"{where}: {failure.strerror or failure}")
+            # asyncio puts a sentence of its own in the place of the system's.
+            text = os.strerror(failure.errno) if failure.errno else str(failure)
+            return UplinkError(Reason.REFUSED, f"{where}: {text}")
         case None:
             return UplinkError(
                 Reason.PROTOCOL,

@@ -20,7 +20,7 @@ HOSTILE = {
     "text without end": b"\xa1\x61a\x7b\x7f" + b"\xff" * 7,
     "bytes without end": b"\xa1\x61a\x5b\x7f" + b"\xff" * 7,
     "deep arrays": b"\x81" * 100_000,
-    "deeper than a message": b"\xa1\x61a" + b"\x81" * 8 + b"\x01",
+    "deeper than a message": b"\xa1\x61a" + b"\x81" * cbor.DEPTH + b"\x01",
     "deep maps": b"\xa1\x61a" * 100_000,
     "deep tags": b"\xc4" * 100_000,
     "huge number": b"\xa1\x61a\xc2" + BIG,
