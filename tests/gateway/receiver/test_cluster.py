@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,8 +54,10 @@ def at_node(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     hosts: dict[str, str] = {}
     connect = PahoWire.connect
 
-    async def noting(broker: Broker, session: Session, listener: Listener) -> PahoWire:
-        wire = await connect(broker, session, listener)
+    async def noting(
+        broker: Broker, session: Session, listener: Listener, **limits: Any
+    ) -> PahoWire:
+        wire = await connect(broker, session, listener, **limits)
         hosts[session.client_id] = broker.host
         return wire
 
