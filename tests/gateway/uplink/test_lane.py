@@ -413,6 +413,7 @@ def test_an_unreadable_end_is_passed_over_and_so_is_a_middle() -> None:
         bench.start()
         assert await bench.firsts() == [21, 26, 16, 1]
         assert bench.lane.evicted == 4 + 10
+        assert len(bench.journal.reads) == 4 + 2, "what is gone is found at once"
         assert [*bench.lane.undelivered()] == [(1, 5), (16, 30)]
 
     drive(story)

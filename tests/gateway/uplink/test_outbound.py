@@ -226,6 +226,18 @@ def test_what_is_under_way_proves_and_is_not_sent_again_while_it_is() -> None:
     assert [*outbound.undelivered()] == [(1, 6)]
 
 
+def test_what_has_no_answer_is_sent_again_by_the_next_connection() -> None:
+    for by_receipt in (False, True):
+        outbound = Outbound(0, by_receipt=by_receipt)
+        outbound.extend(9)
+        for n, span in enumerate([(1, 3), (4, 6), (7, 9)]):
+            outbound.launch(n, *span, 10, 0)
+        outbound.land(1, accepted=True)
+        outbound.disconnected()
+        assert [*outbound.pending] == [(1, 3), (7, 9)]
+        assert (outbound.in_flight, outbound.unreceipted) == (0, 3 if by_receipt else 0)
+
+
 def test_answers_in_another_order_do_not_change_the_order_of_sending() -> None:
     outbound = Outbound(0, by_receipt=True)
     outbound.extend(9)
@@ -246,9 +258,10 @@ def test_what_comes_a_little_later_than_what_was_sent_behind_it_is_not_sent_agai
         outbound.launch(n, n, n, 10, 0)
         outbound.land(n, accepted=True)
         held = Held(n - 1) if n % 2 else Held(n, ((n - 1, n - 1),))
-        outbound.receipt(held, n * S // 2)
+        for part in range(3):
+            outbound.receipt(held, n * S + part * S // 4)
         assert [*outbound.pending] == []
-    for now in (17, 19):
+    for now in (32, 34):
         outbound.receipt(Held(30, ((29, 29),)), now * S)
     assert [*outbound.pending] == [(29, 29)]
 
