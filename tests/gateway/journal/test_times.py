@@ -220,6 +220,21 @@ def test_a_damaged_memory_costs_repeats_alone() -> None:
     assert open_reader(disk).remembered(VITALS) == ((5, 6),)
 
 
+def test_the_memory_of_another_journal_says_nothing() -> None:
+    disk = SimulatedDisk()
+    put(open_journal(disk), 9)
+    reader = open_reader(disk)
+    reader.acknowledge(VITALS, 2, [(5, 6)])
+    with disk.open(DIRECTORY / "delivered") as file:
+        kept = file.pread(8192, 0)
+    disk = SimulatedDisk()
+    put(open_journal(disk), 9)
+    disk.create(DIRECTORY / "delivered", 8192)
+    with disk.open(DIRECTORY / "delivered") as file:
+        file.pwrite(kept, 0)
+    assert open_reader(disk).remembered(VITALS) == ()
+
+
 def test_the_memory_is_bounded_and_keeps_the_largest() -> None:
     disk = SimulatedDisk()
     put(open_journal(disk), 1)

@@ -58,6 +58,7 @@ class World:
         self.came: set[int] = set()
         self.named: set[int] = set()
         self.missing_since: dict[int, int] = {}
+        self.beat_under_way: tuple[int, set[int]] | None = None
 
     def write(self, count: int) -> None:
         self.pending.update(range(self.high_water + 1, self.high_water + count + 1))
@@ -86,11 +87,16 @@ class World:
         for n in fresh:
             self.missing_since.pop(n, None)
 
-    def beat(self) -> None:
-        pending = Spans((n, n) for n in self.pending)
-        assert self.ledger.heartbeat(KEY, self.high_water, pending, self.now) == []
-        for n in range(1, self.high_water + 1):
-            if n in self.pending:
+    def beat(self, *, arrives: bool = True) -> None:
+        """A heartbeat; one that is late speaks of the moment at which it left."""
+        high_water, waiting = self.beat_under_way or (self.high_water, set(self.pending))
+        self.beat_under_way = None if arrives else (high_water, waiting)
+        if not arrives:
+            return
+        pending = Spans((n, n) for n in waiting)
+        assert self.ledger.heartbeat(KEY, high_water, pending, self.now) == []
+        for n in range(1, high_water + 1):
+            if n in waiting:
                 self.missing_since.pop(n, None)
             elif n not in self.came:
                 self.missing_since.setdefault(n, self.now)
@@ -106,7 +112,9 @@ class World:
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["write", "send", "send", "lose", "send again", "beat", "name", "forget"]),
+        st.sampled_from(
+            ["write", "send", "send", "lose", "send again", "beat", "late beat", "name", "forget"]
+        ),
         st.integers(0, 40),
         st.integers(1, 8),
     ),
@@ -127,14 +135,15 @@ def test_what_is_still_to_come_is_no_gap_and_what_is_not_is_one(
                 world.write(count)
             case "forget":
                 world.forget()
-            case "beat":
-                world.beat()
+            case "beat" | "late beat":
+                world.beat(arrives=step == "beat")
             case "name":
                 world.name()
             case _:
                 first = max(1, world.high_water - at)
                 again, lost = step == "send again", step == "lose"
                 world.send(Span(first, first + count - 1), again=again, lost=lost)
+    world.beat()
     world.pending.clear()
     world.beat()
     world.now += grace
@@ -166,6 +175,16 @@ def test_a_gap_is_named_when_it_is_no_more_to_come_and_after_its_grace() -> None
     ledger.heartbeat(KEY, 6, Spans(), 200)
     assert ledger.due(250, 50) == [Gap(KEY, Span(3, 3), Cause.SEQUENCE)]
     assert ledger.due(1000, 50) == []
+
+
+def test_a_heartbeat_says_nothing_of_what_became_durable_after_it() -> None:
+    ledger = Ledger()
+    ledger.receive(KEY, Span(1, 2))
+    ledger.receive(KEY, Span(5, 6))
+    ledger.heartbeat(KEY, 2, Spans(), 0)
+    assert ledger.due(10**9, 0) == []
+    ledger.heartbeat(KEY, 3, Spans(), 1)
+    assert ledger.due(10**9, 0) == [Gap(KEY, Span(3, 3), Cause.SEQUENCE)]
 
 
 def test_what_came_before_its_grace_was_over_is_no_gap_and_gets_a_new_grace_when_it_waits_again() -> (

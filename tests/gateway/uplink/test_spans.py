@@ -42,3 +42,10 @@ def test_spans_are_a_set(
         assert len(numbers(coarse) - twin) == min(b[0] - a[1] - 1 for a, b in pairwise(spans))
     assert list(reversed(spans)) == list(spans)[::-1]
     assert spans == Spans(spans)
+
+
+def test_the_narrowest_gaps_are_filled_first() -> None:
+    spans = Spans([(1, 1), (9, 9), (11, 11), (20, 20), (24, 24)])
+    assert [*spans.coarse(4)] == [(1, 1), (9, 11), (20, 20), (24, 24)]
+    assert [*spans.coarse(2)] == [(1, 11), (20, 24)]
+    assert [*spans.coarse(1)] == [(1, 24)]

@@ -182,6 +182,27 @@ def test_what_is_ahead_of_an_alarm_is_bounded_in_bytes(receive_maximum: int) -> 
     drive(bench, story)
 
 
+def test_an_alarm_needs_no_room_in_the_window_and_has_one_of_its_own() -> None:
+    journal = MemoryJournal()
+    for _ in range(40):
+        journal.commit(Stream.WAVEFORM, 40)
+    bench = Bench(journal=journal)
+
+    async def story() -> None:
+        await until(lambda: bench.uplink.status().in_flight_bytes > 40_000, "the window is full")
+        waveforms = bench.wire.streams().count("waveform")
+        for n in range(1, 5):
+            event = Event(EventKind.FAULT, n, "big", data=bytes(12_000))
+            bench.journal.put(Stream.ALARM, (Entry(n, "", event),))
+        bench.uplink.wake()
+        await until(lambda: bench.wire.streams().count("alarm") == 2, "two of 25 kB")
+        bench.wire.answer(bench.wire.ids(Stream.ALARM)[0])
+        await until(lambda: bench.wire.streams().count("alarm") == 3, "an answer makes room")
+        assert bench.wire.streams().count("waveform") == waveforms
+
+    drive(bench, story)
+
+
 def test_the_window_is_counted_in_bytes() -> None:
     bench = Bench(timing=replace(BRISK, answer=30.0))
     for _ in range(30):
