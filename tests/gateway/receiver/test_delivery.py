@@ -48,7 +48,7 @@ from tests.gateway.uplink.bench import (
 )
 from tests.gateway.uplink.faultbroker import FaultBroker, Faults, Message
 
-CYCLES = int(os.environ.get("WARDLINK_CYCLES", "20"))
+CYCLES = int(os.environ.get("WARDLINK_CYCLES", "50"))
 BRISK = Timing(heartbeat=0.2, cursor=0.05, answer=0.15, backoff_first=0.01, backoff_most=0.4)
 ALL_FAULTS = Faults(
     drop_before=0.04,
