@@ -1,6 +1,7 @@
 """The serial transport on real ptys: a pty that hangs up raises what an unplugged USB port raises."""
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import os
@@ -82,6 +83,15 @@ async def take(transport: SerialTransport, count: int) -> bytes:
     while len(data) < count:
         data += (await transport.receive()).data
     return data
+
+
+def open_files() -> set[str]:
+    """What this process has open: paths, and pipes and sockets by their numbers."""
+    found = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one that lists them
+            found.add(str(descriptor.readlink()))
+    return found
 
 
 def reason_of(error: pytest.ExceptionInfo[TransportError]) -> Reason:
@@ -465,12 +475,13 @@ def test_close_is_harmless_whenever_and_frees_port_and_descriptors(wire: Wire) -
     async def main() -> None:
         transport = transport_at(wire.path)
         await transport.close()
-        before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count only
+        before = open_files()
         for _ in range(3):
             await transport.open()
+            assert str(wire.path.resolve()) in open_files() - before
             await transport.close()
             await transport.close()
-        assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - a count only
+        assert open_files() - before == set()  # others' leftovers may go meanwhile
         with pytest.raises(TransportError) as caught:
             await transport.receive()
         assert reason_of(caught) is Reason.LOST
