@@ -87,6 +87,10 @@ class _Client(paho.Client):
         self.ended(failure)
         return result
 
+    def forget(self) -> None:
+        """Closes the pair of sockets that woke its thread: paho leaves two descriptors a connection to the collector."""
+        self._reset_sockets(sockpair_only=True)
+
 
 class PahoWire:
     """A connection over paho-mqtt. Built by `connect`; methods are for the event loop's thread."""
@@ -325,6 +329,7 @@ class PahoWire:
 
     def _end(self, failure: Exception | None) -> None:
         self._ended.set()
+        self._client.forget()
         was_gone, self._gone = self._gone, True
         if not self._ready.done():
             error = self._refusal or connect_error(self._broker, failure)

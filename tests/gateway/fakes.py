@@ -1,7 +1,12 @@
-"""Parts that a test can steer: a clock, a link and a sink. They follow the protocols and keep what they got."""
+"""Parts that a test can steer: a clock, a link and a sink. They follow the protocols and keep what they got.
+
+And what a test may ask of its process: which descriptors it holds.
+"""
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
+from pathlib import Path
 
 from drivers.model import Event, EventKind, Observation, Raw, Record
 from gateway.clock import ClockReading, ClockState
@@ -123,3 +128,13 @@ class FastLoop(asyncio.SelectorEventLoop):
             if wait > 0:
                 self._ahead += wait
         super()._run_once()  # type: ignore[misc]
+
+
+def open_files() -> set[str]:
+    """What this process has open: paths, and pipes and sockets by their numbers. To be compared as sets: a count would
+    go down when the collector finds what an earlier test left."""
+    found = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one that lists them
+            found.add(str(descriptor.readlink()))
+    return found

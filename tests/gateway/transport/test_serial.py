@@ -1,7 +1,6 @@
 """The serial transport on real ptys: a pty that hangs up raises what an unplugged USB port raises."""
 
 import asyncio
-import contextlib
 import errno
 import fcntl
 import os
@@ -22,6 +21,7 @@ from gateway.clock import SystemClock
 from gateway.transport import serial as under_test
 from gateway.transport.base import Reason, TransportError
 from gateway.transport.serial import ARRIVAL_COST, HELD_BYTES, READ_BYTES, SerialTransport
+from tests.gateway.fakes import open_files
 
 LINE = SerialLink(115200)
 
@@ -83,15 +83,6 @@ async def take(transport: SerialTransport, count: int) -> bytes:
     while len(data) < count:
         data += (await transport.receive()).data
     return data
-
-
-def open_files() -> set[str]:
-    """What this process has open: paths, and pipes and sockets by their numbers."""
-    found = set()
-    for descriptor in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # the one that lists them
-            found.add(str(descriptor.readlink()))
-    return found
 
 
 def reason_of(error: pytest.ExceptionInfo[TransportError]) -> Reason:
@@ -481,7 +472,7 @@ def test_close_is_harmless_whenever_and_frees_port_and_descriptors(wire: Wire) -
             assert str(wire.path.resolve()) in open_files() - before
             await transport.close()
             await transport.close()
-        assert open_files() - before == set()  # others' leftovers may go meanwhile
+        assert open_files() - before == set()
         with pytest.raises(TransportError) as caught:
             await transport.receive()
         assert reason_of(caught) is Reason.LOST

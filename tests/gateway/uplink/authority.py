@@ -37,12 +37,13 @@ class Authority:
         san: list[x509.GeneralName] | None = None,
         begins: dt.timedelta = -DAY,
         ends: dt.timedelta = DAY,
+        by_itself: bool = False,
     ) -> x509.Certificate:
         now = dt.datetime.now(dt.UTC)
         builder = (
             x509.CertificateBuilder()
             .subject_name(subject)
-            .issuer_name(self.name)
+            .issuer_name(subject if by_itself else self.name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now + begins)
@@ -51,7 +52,7 @@ class Authority:
         )
         if san is not None:
             builder = builder.add_extension(x509.SubjectAlternativeName(san), critical=False)
-        return builder.sign(self.key, hashes.SHA256())
+        return builder.sign(key if by_itself else self.key, hashes.SHA256())
 
     def issue(
         self,
@@ -60,7 +61,9 @@ class Authority:
         host: str | None = None,
         begins: dt.timedelta = -DAY,
         ends: dt.timedelta = DAY,
+        by_itself: bool = False,
     ) -> tuple[Path, Path]:
+        """A certificate and its key, both as files; `by_itself`: self-signed."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         san: list[x509.GeneralName]
@@ -68,7 +71,9 @@ class Authority:
             san = [x509.IPAddress(ipaddress.ip_address(host or "127.0.0.1"))]
         except ValueError:
             san = [x509.DNSName(host or "")]
-        certificate = self._sign(subject, key, san=san, begins=begins, ends=ends)
+        certificate = self._sign(
+            subject, key, san=san, begins=begins, ends=ends, by_itself=by_itself
+        )
         certificate_file, key_file = self.folder / f"{name}.crt", self.folder / f"{name}.key"
         certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         key_file.write_bytes(

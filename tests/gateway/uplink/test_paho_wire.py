@@ -1,7 +1,11 @@
 """The wire against a real mosquitto with mutual TLS, and against servers that are none."""
 
 import asyncio
+import contextlib
+import gc
 import socket
+import ssl
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +14,16 @@ import pytest
 from gateway.config.broker import Broker, Tls
 from gateway.config.profile import Protocol
 from gateway.journal.entry import Stream
+from gateway.uplink.dial import Dialler
+from gateway.uplink.links.probe import gets_through
 from gateway.uplink.paho_wire import PahoWire
 from gateway.uplink.tls import is_loopback
 from gateway.uplink.wire import Incoming, Reason, Session, UplinkError
+from tests.gateway.fakes import open_files
 from tests.gateway.uplink.authority import DAY, Authority, tls_mosquitto
 from tests.gateway.uplink.bench import (
     MemoryJournal,
+    Mosquitto,
     free_port,
     make_receiver,
     make_uplink,
@@ -72,33 +80,39 @@ def test_mutual_tls_delivers(tmp_path: Path) -> None:
         asyncio.run(main())
 
 
-@pytest.mark.system
-@pytest.mark.parametrize(
-    ("fault", "words"),
-    [
-        ("wrong CA", "unable to get local issuer"),
-        ("wrong host", "IP address mismatch"),
-        ("expired", "certificate has expired"),
-        ("not yet valid", "certificate is not yet valid"),
-    ],
-)
-def test_a_broker_that_cannot_prove_itself_gets_no_data(
-    tmp_path: Path, fault: str, words: str
-) -> None:
-    ca, stranger = Authority(tmp_path, "ca"), Authority(tmp_path, "stranger")
+FAULTS = {
+    "wrong CA": "unable to get local issuer",
+    "wrong host": "IP address mismatch",
+    "expired": "certificate has expired",
+    "not yet valid": "certificate is not yet valid",
+    "self-signed": "self-signed certificate",
+}
+
+
+@contextlib.contextmanager
+def faulty(folder: Path, fault: str) -> Iterator[tuple[Mosquitto, Broker]]:
+    """A broker that cannot prove itself, and a hub's idea of it."""
+    ca, stranger = Authority(folder, "ca"), Authority(folder, "stranger")
     certificates = {
         "wrong CA": lambda: stranger.issue("server"),
         "wrong host": lambda: ca.issue("server", host="other.example"),
         "expired": lambda: ca.issue("server", begins=-3 * DAY, ends=-DAY),
         "not yet valid": lambda: ca.issue("server", begins=DAY, ends=3 * DAY),
+        "self-signed": lambda: ca.issue("server", by_itself=True),
     }
+    with tls_mosquitto(folder, ca, certificates[fault]()) as server:
+        yield server, Broker("127.0.0.1", server.port, Tls(ca.file, *ca.issue("hub-1")))
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_broker_that_cannot_prove_itself_gets_no_data(tmp_path: Path, fault: str) -> None:
     journal = MemoryJournal()
     journal.commit(Stream.VITALS, 20)
-    with tls_mosquitto(tmp_path, ca, certificates[fault]()) as server:
-        broker = Broker("127.0.0.1", server.port, Tls(ca.file, *ca.issue("hub-1")))
+    with faulty(tmp_path, fault) as (server, broker):
         error = refusal(broker)
         assert error.reason is Reason.TLS
-        assert words in error.text
+        assert FAULTS[fault] in error.text
 
         async def main() -> None:
             uplink = make_uplink(journal, broker)
@@ -111,6 +125,66 @@ def test_a_broker_that_cannot_prove_itself_gets_no_data(
         assert "New client connected" not in server.log()
         assert "CONNECT" not in server.log()
     assert journal.cursors[Stream.VITALS] == 0
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_link_to_such_a_broker_does_not_get_through(tmp_path: Path, fault: str) -> None:
+    """As behind a captive portal: something answers, and it is not the broker."""
+    with faulty(tmp_path, fault) as (_, broker):
+        trouble = asyncio.run(gets_through(broker, Dialler().dial))
+    assert trouble is not None
+    assert FAULTS[fault] in trouble
+
+
+@pytest.mark.system
+def test_a_link_to_the_broker_gets_through_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    ca = Authority(tmp_path, "ca")
+    with tls_mosquitto(tmp_path, ca, ca.issue("server")) as server:
+        broker = Broker("127.0.0.1", server.port, Tls(ca.file, *ca.issue("hub-1")))
+        before = open_files()
+        assert asyncio.run(gets_through(broker, Dialler().dial)) is None
+        assert open_files() - before == set()
+        assert "CONNECT" not in server.log()
+
+
+def test_a_link_that_nobody_answers_on_does_not_get_through() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        broker = Broker("127.0.0.1", server.getsockname()[1], Tls(*[Path("/nowhere")] * 3))
+        assert asyncio.run(gets_through(broker, Dialler().dial)) is not None
+
+    async def never(_host: str, _port: int) -> socket.socket:
+        await asyncio.Future[None]()
+        raise AssertionError
+
+    trouble = asyncio.run(gets_through(Broker("127.0.0.1", 1), never, limit_s=0.05))
+    assert trouble == "no answer within 0.05 s"
+
+
+def test_a_broker_with_an_older_tls_gets_no_connection(tmp_path: Path) -> None:
+    ca = Authority(tmp_path, "ca")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*ca.issue("server"))
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning):
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    heard: list[bytes] = []
+
+    async def greet(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read(1))
+
+    async def main() -> UplinkError:
+        server = await asyncio.start_server(greet, "127.0.0.1", 0, ssl=context)
+        port = server.sockets[0].getsockname()[1]
+        broker = Broker("127.0.0.1", port, Tls(ca.file, *ca.issue("hub-1")))
+        async with server:
+            with pytest.raises(UplinkError) as caught:
+                await PahoWire.connect(broker, Session("hub-1"), Ears(), limit_s=5)
+        return caught.value
+
+    error = asyncio.run(main())
+    assert error.reason is Reason.TLS
+    assert heard == []
 
 
 @pytest.mark.system
@@ -176,6 +250,50 @@ def test_a_server_that_says_nothing_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         error = refusal(Broker("127.0.0.1", server.getsockname()[1]), limit_s=0.3)
     assert error.reason is Reason.TIMEOUT
+
+
+def test_a_connection_leaves_no_descriptor_to_the_collector() -> None:
+    """A hub that finds no broker for a week must not run out of them."""
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.close()
+
+    async def main() -> None:
+        server = await asyncio.start_server(greet, "127.0.0.1", 0)
+        broker = Broker("127.0.0.1", server.sockets[0].getsockname()[1])
+        async with server:
+            before = open_files()
+            for _ in range(5):
+                with pytest.raises(UplinkError):
+                    await PahoWire.connect(broker, Session("hub-1"), Ears())
+            await until(lambda: open_files() - before == set(), "all of them are closed")
+
+    gc.disable()
+    try:
+        asyncio.run(main())
+    finally:
+        gc.enable()
+
+
+@pytest.mark.system
+def test_the_socket_sends_at_once_and_tells_when_nobody_is_there(tmp_path: Path) -> None:
+    """Nagle's algorithm waits for an acknowledgement of what went before; the kernel for a quarter of an hour."""
+
+    async def main(broker: Broker) -> list[int]:
+        wire = await PahoWire.connect(broker, Session("hub-1"), Ears())
+        sock = wire._client.socket()
+        assert isinstance(sock, socket.socket)
+        wanted = (socket.TCP_NODELAY, socket.TCP_USER_TIMEOUT)
+        found = [sock.getsockopt(socket.IPPROTO_TCP, option) for option in wanted]
+        wire.abort()
+        return found
+
+    with mosquitto(tmp_path) as server:
+        no_delay, unanswered_ms = asyncio.run(main(replace(server.broker, keepalive_s=7)))
+        assert "k7" in server.log(), "the keep-alive that CONNECT announced"
+    assert no_delay
+    assert unanswered_ms == 14_000
 
 
 def answer_of_a_server(answer: bytes, protocol: Protocol) -> UplinkError:
