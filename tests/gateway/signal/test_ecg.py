@@ -5,8 +5,8 @@ import pytest
 from numpy.typing import NDArray
 
 from gateway.signal.ecg import BLOCK, Beats, EcgStream
-from tests.ec57 import Score, score
 from tests.gateway.signal.synthetic import ecg, noisy, rhythm
+from tools.ec57 import Score, score
 
 Floats = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gateway.signal.ecg import EcgStream
-from tests.ec57 import score
+from tools.ec57 import score
 
 Floats = NDArray[np.float64]
 
