@@ -8,6 +8,10 @@ VENV := .venv
 PY := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 READY := $(VENV)/.ready
+# The peers of the bench are big and old-fashioned: no test may meet them.
+BENCH := .venv-bench
+BENCH_PY := $(BENCH)/bin/python
+BENCH_READY := $(BENCH)/.ready
 # Debian keeps daemons such as mosquitto where an ordinary user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
 
@@ -33,6 +37,12 @@ $(READY): $(UV) requirements/dev.txt pyproject.toml
 	$(UV) pip install --quiet --python $(PY) --no-deps --no-build-isolation --editable .
 	@touch $@
 
+$(BENCH_READY): $(READY) requirements/bench.txt
+	$(UV) venv --quiet --clear --python $(PY) $(BENCH)
+	$(UV) pip sync --quiet --python $(BENCH_PY) --require-hashes requirements/dev.txt requirements/bench.txt
+	$(UV) pip install --quiet --python $(BENCH_PY) --no-deps --no-build-isolation --editable .
+	@touch $@
+
 demo: $(READY)  ## simulated devices, a real hub, a broker and a receiver on this machine
 	@tools/need.sh dbus-daemon
 	$(PY) -m firmware_sim demo $(DEMO_ARGS)
@@ -53,23 +63,25 @@ soak: $(READY)  ## the long proofs of journal and delivery: ten times the power 
 	WARDLINK_CRASHES=100000 WARDLINK_KILLS=2000 WARDLINK_CYCLES=500 WARDLINK_STORMS=10000 WARDLINK_FLEET=1000 $(PY) -m pytest -v -s --timeout=7200 \
 		tests/gateway/journal tests/gateway/receiver/test_delivery.py tests/gateway/receiver/test_storms.py tests/firmware_sim/fleet/test_large.py tests/system/test_commands.py $(ARGS)
 
-bench: $(READY)  ## what a device's data costs the hub, journal and uplink beside their peers, the receiver, a fleet of 1,000 hubs
+bench: $(BENCH_READY)  ## what a device's data costs the hub; journal, uplink and signals beside their peers; the receiver, a fleet of 1,000 hubs
 	@tools/need.sh mosquitto
-	$(PY) tools/bench.py
-	$(PY) tools/bench_journal.py
-	$(PY) tools/bench_uplink.py
-	$(PY) tools/bench_receiver.py
-	$(PY) -m tools.bench_fleet
-	$(PY) -m tools.bench_links
+	$(BENCH_PY) tools/bench.py
+	$(BENCH_PY) tools/bench_journal.py
+	$(BENCH_PY) tools/bench_uplink.py
+	$(BENCH_PY) tools/bench_receiver.py
+	$(BENCH_PY) -m tools.bench_fleet
+	$(BENCH_PY) -m tools.bench_links
+	$(BENCH_PY) -m tools.bench_signal $(ARGS)
 
 COMPILE = $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
 lock: $(UV)  ## pin the newest allowed version of every package anew
 	$(COMPILE) --output-file requirements/run.txt pyproject.toml
-	$(COMPILE) --output-file requirements/dev.txt --constraint requirements/run.txt --group dev --group demo --group bench pyproject.toml
+	$(COMPILE) --output-file requirements/dev.txt --constraint requirements/run.txt --group dev --group demo pyproject.toml
+	$(COMPILE) --output-file requirements/bench.txt --constraint requirements/dev.txt --group bench
 	echo uv | $(COMPILE) --output-file requirements/uv.txt -
 
 clean:  ## remove .venv and every cache
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage htmlcov
+	rm -rf $(VENV) $(BENCH) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -76,7 +76,7 @@ def test_the_readme_names_only_targets_that_make_has() -> None:
 
 
 def test_locks_pin_by_hash_and_name_no_host() -> None:
-    for lock in ("run", "dev", "uv"):
+    for lock in ("run", "dev", "bench", "uv"):
         text = read(f"requirements/{lock}.txt")
         pins = re.findall(r"^[\w.-]+==.+\\\n    --hash=sha256:[0-9a-f]{64}", text, re.MULTILINE)
         assert len(pins) == len(re.findall(r"^[\w.-]+", text, re.MULTILINE)) > 0
@@ -89,6 +89,17 @@ def test_what_a_hub_gets_is_pinned_to_what_is_tested() -> None:
         for lock in ("run", "dev")
     )
     assert run <= dev
+
+
+def test_what_is_measured_is_what_is_tested() -> None:
+    """The bench has more packages than the tests, and no other versions of those that both have."""
+    dev, bench = (
+        set(re.findall(r"^([\w.-]+)==(\S+)", read(f"requirements/{lock}.txt"), re.MULTILINE))
+        for lock in ("dev", "bench")
+    )
+    shared = {name for name, _ in dev} & {name for name, _ in bench}
+    assert "numpy" in shared
+    assert {pin for pin in bench if pin[0] in shared} <= dev
 
 
 def read(name: str) -> str:

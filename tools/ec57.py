@@ -73,6 +73,15 @@ class Comparison:
     extras: Times
     misses: Times
 
+    def within(self, spans_s: Iterable[tuple[float, float]]) -> "Comparison":
+        """What lies inside of the spans, which do not touch each other."""
+        spans = tuple(spans_s)
+
+        def inside(at: Times) -> Times:
+            return np.concatenate([at[:0], *(at[(at >= a) & (at < b)] for a, b in spans)])
+
+        return Comparison(inside(self.hits), inside(self.extras), inside(self.misses))
+
     @property
     def score(self) -> Score:
         """The counts."""

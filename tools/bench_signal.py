@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+"""The signal core beside its peers, in one run: beats, noise, quality, pulse, codec, speed, delay and memory.
+
+    python -m tools.bench_signal [--quick] [--only qrs,noise] [--json] [--report FILE] [--write-docs]
+
+Real recordings are looked for in WARDLINK_DATA or ../shared/data; without them the bench says what is missing and
+measures the rest. Leaves a report with pictures of the worst strips. Exit status 1 when a goal is missed.
+"""
+
+import argparse
+import dataclasses
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+from gateway.signal.jit import IMPLEMENTATION
+from tools.signal_bench import beats
+from tools.signal_bench.beats import Options
+from tools.signal_bench.detectors import DETECTORS
+from tools.signal_bench.jobs import SLOW, workers
+from tools.signal_bench.results import Section, goals_text, section_text
+
+ROOT = Path(__file__).parents[1]
+REPORT = ROOT / "build" / "signal-report.html"
+DOCUMENT = ROOT / "docs" / "signal.md"
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+
+SECTIONS: dict[str, Callable[[Options], Section]] = {
+    "qrs": beats.qrs,
+    "noise": beats.noise,
+    "cpsc": beats.fibrillation,
+}
+MODULES = {"fast-qrs-detector": "fast_qrs_detector"}
+"""Where a package's module is named otherwise."""
+
+
+def installed(package: str) -> bool:
+    """Whether it can be imported."""
+    return package == "wardlink" or find_spec(MODULES.get(package, package)) is not None
+
+
+def heading(options: Options) -> str:
+    """What ran, and on what."""
+    packages = sorted({DETECTORS[name].package for name in options.detectors} | {"numpy"})
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    return (
+        f"{platform.machine()}, Python {platform.python_version()}; kernels: {IMPLEMENTATION}; {versions}"
+        + ("; QUICK: a few records, no slow peers" if options.quick else "")
+    )
+
+
+def text(head: str, sections: Sequence[Section]) -> str:
+    """All that is printed."""
+    return "\n\n".join([head, goals_text(sections), *map(section_text, sections)])
+
+
+def as_json(head: str, sections: Sequence[Section]) -> str:
+    """The same for programs; strips as their titles."""
+    content = {
+        "run": head,
+        "sections": {
+            section.key: {
+                "title": section.title,
+                "goals": [dataclasses.asdict(goal) for goal in section.goals],
+                "tables": [dataclasses.asdict(table) for table in section.tables],
+                "remarks": section.remarks,
+                "strips": [f"{strip.title}: {strip.why}" for strip in section.strips],
+            }
+            for section in sections
+        },
+    }
+    return json.dumps(content, indent=2)
+
+
+def write_docs(document: Path, printed: str) -> None:
+    """Puts the figures where the document has its marks.
+
+    Raises:
+        ValueError: the marks are not there, each once and in order.
+    """
+    content = document.read_text(encoding="utf-8")
+    before, begin, rest = content.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end or BEGIN in after or END in after:
+        raise ValueError(
+            f"{document}: got no single pair of marks, expected {BEGIN} and {END}; put them back"
+        )
+    document.write_text(f"{before}{BEGIN}\n```text\n{printed}\n```\n{END}{after}", encoding="utf-8")
+
+
+def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    made.add_argument("--quick", action="store_true", help="a few records, no slow peers")
+    made.add_argument("--only", metavar="A,B", help=f"of {','.join(SECTIONS)}")
+    made.add_argument("--json", action="store_true", help="for programs")
+    made.add_argument("--report", type=Path, default=REPORT, help="pictures go here (%(default)s)")
+    made.add_argument(
+        "--write-docs",
+        action="store_true",
+        help="puts the figures of a whole run into docs/signal.md",
+    )
+    options = made.parse_args(arguments)
+    options.keys = options.only.split(",") if options.only else list(SECTIONS)
+    if unknown := set(options.keys) - set(SECTIONS):
+        made.error(
+            f"--only: got {','.join(sorted(unknown))}, expected some of {','.join(SECTIONS)}"
+        )
+    if options.write_docs and (options.quick or options.only):
+        made.error(
+            "--write-docs: got a part of the bench, expected the whole; leave out --quick and --only"
+        )
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures, prints, leaves the report."""
+    wanted = options_of(arguments)
+    begin = time.monotonic()
+    peers = [name for name, detector in DETECTORS.items() if installed(detector.package)]
+    for name in set(DETECTORS) - set(peers):
+        sys.stderr.write(f"{name}: not installed, left out; run this as `make bench` does\n")
+    if wanted.quick:
+        peers = [name for name in peers if name not in SLOW]
+    with workers() as pool:
+        options = Options(quick=wanted.quick, detectors=tuple(peers), pool=pool)
+        sections = [SECTIONS[key](options) for key in wanted.keys]
+    head = heading(options)
+    printed = text(head, sections)
+    sys.stdout.write((as_json(head, sections) if wanted.json else printed) + "\n")
+    if wanted.write_docs:
+        write_docs(DOCUMENT, printed)
+    sys.stderr.write(f"{time.monotonic() - begin:.0f} s\n")
+    return int(any(goal.holds is False for section in sections for goal in section.goals))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

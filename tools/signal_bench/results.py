@@ -1,0 +1,124 @@
+"""What a section of the bench found, as text, as JSON and for the picture report."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tools.signal_bench.records import Floats, Spans
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """One line of the verdict. `holds` is None where nothing was measured; `got` then says why."""
+
+    what: str
+    goal: str
+    got: str
+    peer: str
+    holds: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Figures ready to print. The first column names the row."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Strip:
+    """A stretch of signal with what was found in it. Times in seconds since the start of the record.
+
+    Attributes:
+        unit: of `values`.
+        quality: index 0 to 1 at `quality_s`; empty where there is none.
+        excluded_s: spans that do not count.
+    """
+
+    title: str
+    why: str
+    begin_s: float
+    rate_hz: float
+    values: Floats
+    unit: str
+    reference_s: Floats
+    codes: tuple[str, ...]
+    found_s: Floats
+    extras_s: Floats
+    misses_s: Floats
+    quality_s: Floats
+    quality: Floats
+    excluded_s: Spans = ()
+
+
+@dataclass(slots=True)
+class Section:
+    """One part of the bench."""
+
+    key: str
+    title: str
+    goals: list[Goal] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    strips: list[Strip] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+
+def judge(
+    what: str,
+    got: float | None,
+    limit: float,
+    *,
+    least: bool = True,
+    text: str = "{:.3f}",
+    unit: str = "",
+    peer: str = "-",
+) -> Goal:
+    """A goal of one number. None or NaN: not measured. What is judged is not rounded; `text` is how it is printed."""
+    goal = f"{'>=' if least else '<='} {limit:g}{unit}"
+    if got is None or math.isnan(got):
+        return Goal(what, goal, "not measured", peer, None)
+    holds = got >= limit if least else got <= limit
+    return Goal(what, goal, f"{text.format(got)}{unit}", peer, holds)
+
+
+def grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Aligned lines: the first column to the left, all others to the right."""
+    lines = [list(columns), *map(list, rows)]
+    wide = [max(len(line[k]) for line in lines) for k in range(len(columns))]
+    return [
+        "  ".join(
+            cell.ljust(wide[k]) if k == 0 else cell.rjust(wide[k]) for k, cell in enumerate(line)
+        ).rstrip()
+        for line in lines
+    ]
+
+
+VERDICTS = {True: "yes", False: "MISSED", None: "-"}
+
+
+def goals_text(sections: Sequence[Section]) -> str:
+    """The table of goals, over all sections."""
+    rows = [
+        (goal.what, goal.goal, goal.got, VERDICTS[goal.holds], goal.peer)
+        for section in sections
+        for goal in section.goals
+    ]
+    lines = grid(("what", "goal", "got", "holds", "best peer in this run"), rows)
+    missed = sum(row[3] == "MISSED" for row in rows)
+    unknown = sum(row[3] == "-" for row in rows)
+    lines.append(f"{len(rows)} goals: {missed} missed, {unknown} not measured")
+    return "\n".join(lines)
+
+
+def section_text(section: Section) -> str:
+    """The tables of one section with their notes."""
+    lines = [f"== {section.title}"]
+    for table in section.tables:
+        lines += ["", table.title, *grid(table.columns, table.rows)]
+        if table.note:
+            lines.append(table.note)
+    lines += ["", *section.remarks] if section.remarks else []
+    return "\n".join(lines)
