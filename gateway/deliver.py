@@ -11,6 +11,7 @@ from gateway import __version__, status
 from gateway.clock import Clock, SystemClock
 from gateway.config.delivery import Ack
 from gateway.config.hub import spoken_on
+from gateway.config.journal import Readers
 from gateway.config.load import Config
 from gateway.config.profile import Protocol
 from gateway.journal.entry import Stream
@@ -148,6 +149,8 @@ class Deliver:
             else None,
             delivery=config.delivery,
             commands=None if self._inbox is None else self._inbox.put,
+            # Whoever may not read a record need not know what a person wears either.
+            devices=None if config.journal.readers is Readers.CLINIC else config.named,
         )
 
     async def _obey(self, inbox: Inbox, uplink: Uplink) -> None:
@@ -158,10 +161,11 @@ class Deliver:
         except OSError as error:
             log.warning("uplink: commands are not taken: %s", error)
             return
+        names = tuple(row.device for row in config.named)
         commands = Commands(
             hub,
             epoch,
-            Judge(hub, epoch, config.commands.operators, config.device_names),
+            Judge(hub, epoch, config.commands.operators, names),
             spool,
             self._clock,
             inbox=inbox,

@@ -97,7 +97,9 @@ class Identity:
         """The retained birth and farewell, and the will."""
         state = "online" if online else "offline"
         head: Json = {"schema": "wardlink.status/1", "hub": self.id, "state": state}
-        return self.signed(self.topic("status"), head | {"version": "fleet", "epoch": EPOCH})
+        devices: Json = {"devices": [{"device": "monitor", "driver": "fleet"}]}
+        head |= {"version": "fleet", "epoch": EPOCH}
+        return self.signed(self.topic("status"), head | devices)
 
     def heartbeat(self, boot_id: str, now: Moment, marks: Mapping[str, Mark]) -> bytes:
         """Every stream's mark."""

@@ -10,6 +10,14 @@ from gateway.tables import Key, Kind, Reader, path, show, text
 
 
 @dataclass(frozen=True, slots=True)
+class Named:
+    """A device as it is known where no drivers are loaded: its name, and that of its driver."""
+
+    device: str
+    driver: str
+
+
+@dataclass(frozen=True, slots=True)
 class Device:
     """One device: which driver, and where it is found (`address` for Bluetooth, `port` for serial)."""
 
@@ -101,9 +109,13 @@ def read_devices(
     return tuple(device for device in devices if device is not None)
 
 
-def read_device_names(root: Mapping[str, object]) -> tuple[str, ...]:
-    """The names of the devices, whatever their drivers are. What is wrong with them is `read_devices`' to say."""
+def read_named(root: Mapping[str, object]) -> tuple[Named, ...]:
+    """The devices, whatever their drivers are. What is wrong with them is `read_devices`' to say."""
     tables = root.get("device", [])
     rows = tables if isinstance(tables, list) else []
-    found = (row.get("id") for row in rows if isinstance(row, Mapping))
-    return tuple(name for name in found if isinstance(name, str))
+    found = ((row.get("id"), row.get("driver")) for row in rows if isinstance(row, Mapping))
+    return tuple(
+        Named(device, driver)
+        for device, driver in found
+        if isinstance(device, str) and isinstance(driver, str)
+    )

@@ -8,7 +8,7 @@ from drivers.contract import Driver
 from gateway.config.broker import Broker, read_broker
 from gateway.config.commands import Commands, read_commands
 from gateway.config.delivery import Delivery, read_delivery
-from gateway.config.device import Device, read_device_names, read_devices
+from gateway.config.device import Device, Named, read_devices, read_named
 from gateway.config.hub import Hub, read_hub, topics_of
 from gateway.config.journal import Journal, read_journal
 from gateway.config.kinds import read_toml
@@ -21,7 +21,7 @@ TABLES = ("hub", "broker", "delivery", "journal", "commands", "link", "device")
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that `wardlink run` needs to know. `device_names`: of all devices, also where no drivers are loaded."""
+    """Everything that `wardlink run` needs to know. `named`: all devices, also where no drivers are loaded."""
 
     hub: Hub
     broker: Broker
@@ -29,7 +29,7 @@ class Config:
     journal: Journal
     devices: tuple[Device, ...]
     commands: Commands = field(default_factory=Commands)
-    device_names: tuple[str, ...] = ()
+    named: tuple[Named, ...] = ()
     links: tuple[Link, ...] = ()
 
 
@@ -57,5 +57,5 @@ def load(source: Path, drivers: Mapping[str, Driver] | None) -> Config:
         reader.fault("broker.profile", got, f"{expected} ({broker.profile})")
     if reader.faults:
         raise ConfigError(tuple(reader.faults))
-    names = read_device_names(root)
-    return Config(hub, broker, delivery, journal, devices, commands, names, links)
+    named = read_named(root)
+    return Config(hub, broker, delivery, journal, devices, commands, named, links)

@@ -23,7 +23,7 @@ from gateway.receiver.ledger import Cause, Gap, Key, Ledger, Taken
 from gateway.receiver.store import Line, RefusedError, Store, StoreError, Totals
 from gateway.timeline import Timeline
 from gateway.uplink.fields import Json
-from gateway.uplink.notice import Heartbeat, HubStatus, mark_fields
+from gateway.uplink.notice import Heartbeat, HubStatus, device_fields, mark_fields
 from gateway.uplink.payload import Message, entry_fields
 from gateway.uplink.receipt import Receipt
 from gateway.uplink.spans import Spans
@@ -279,6 +279,7 @@ class Intake:
                 "state": "online" if status.online else "offline",
                 "version": status.version,
                 "epoch": status.epoch,
+                **device_fields(status.devices),
                 **self._received(),
             }
         )

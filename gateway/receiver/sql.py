@@ -184,18 +184,18 @@ class SqlStore:
         self._database.update(TRACKS, columns, changed)
 
     def _read_hub(self, hub: str, ledger: Ledger) -> None:
-        columns = ("boot_id", "boottime_ns", "state", "version", "epoch")
+        columns = ("boot_id", "boottime_ns", "status")
         self._database.insert({HUBS.name: (HUBS, [{"hub": text(hub)}])})
         found = self._database.run(
             f"SELECT {', '.join(columns)} FROM {HUBS.name}"
             f" WHERE {self._database.equal(HUBS.key)}{self._database.dialect.lock}",
             (hub,),
         )
-        boot_id, boottime_ns, state, version, epoch = found.fetchone()
+        boot_id, boottime_ns, status = found.fetchone()
         if boot_id is not None:
             ledger.beats[hub] = (boot_id, boottime_ns)
-        if state is not None:
-            ledger.statuses[hub] = HubStatus(hub, state == "online", version, epoch)
+        if status is not None:
+            ledger.statuses[hub] = HubStatus.decode(status.encode())
 
     def _write_hubs(self) -> None:
         ledger = self._ledger
@@ -204,16 +204,11 @@ class SqlStore:
             for hub, (boot_id, boottime_ns) in ledger.beats.items()
         ]
         statuses: list[Row] = [
-            {
-                "hub": hub,
-                "state": "online" if status.online else "offline",
-                "version": text(status.version),
-                "epoch": text(status.epoch),
-            }
+            {"hub": hub, "status": status.encode().decode("ascii")}
             for hub, status in ledger.statuses.items()
         ]
         self._database.update(HUBS, ("boot_id", "boottime_ns"), beats)
-        self._database.update(HUBS, ("state", "version", "epoch"), statuses)
+        self._database.update(HUBS, ("status",), statuses)
 
     def _close_gap(self, line: Line) -> None:
         """A gap that closes in part is cut: each row is wholly open or wholly closed."""

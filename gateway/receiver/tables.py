@@ -14,7 +14,7 @@ from math import isfinite
 from gateway.receiver.store import Line
 from gateway.uplink.fields import Json, dumps
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Type(StrEnum):
@@ -155,7 +155,15 @@ HEARTBEATS = Table(
 STATUSES = Table(
     "statuses",
     ("number",),
-    {"number": Type.NUMBER, "hub": T, "state": T, "version": T, "epoch": T, "received_at": W},
+    {
+        "number": Type.NUMBER,
+        "hub": T,
+        "state": T,
+        "version": T,
+        "epoch": T,
+        "devices": J,
+        "received_at": W,
+    },
 )
 TRACKS = Table(
     "tracks",
@@ -166,7 +174,7 @@ TRACKS = Table(
 HUBS = Table(
     "hubs",
     ("hub",),
-    {"hub": T, "boot_id": T, "boottime_ns": N, "state": T, "version": T, "epoch": T},
+    {"hub": T, "boot_id": T, "boottime_ns": N, "status": T},
 )
 BOOTS = Table(
     "boots",

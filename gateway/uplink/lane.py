@@ -23,6 +23,8 @@ from gateway.uplink.status import StreamStatus
 UNRECEIPTED_MOST = 16_384
 """Entries of a stream that may be without a receipt, alarms apart: some megabytes, and more than a receiver takes in
 the second between two receipts. What waits beyond waits in the journal, and not in a broker that may overflow."""
+LONG_AGO_NS = -(1 << 62)
+"""CLOCK_BOOTTIME begins with the machine: 0 is not long ago where that was switched on just now."""
 
 
 class Lane:
@@ -55,7 +57,7 @@ class Lane:
         self._front = Front(source, stream, self.outbound, asks)
         self.written = self.outbound.cursor
         self._remembered = [*self.outbound.delivered]
-        self.written_ns = 0
+        self.written_ns = LONG_AGO_NS
         self.messages = 0
         self.evicted = 0
         self.refusals = 0

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.clock import Clock, ClockReading, ClockState
+from gateway.config.device import Named
 from gateway.config.hub import Hub
 from gateway.journal.entry import Stream
 from gateway.uplink.fields import Fields, Json, PayloadError, dumps, loads
@@ -23,18 +24,24 @@ MAX_PENDING = 256
 
 @dataclass(frozen=True, slots=True)
 class HubStatus:
-    """Whether a hub is connected. Offline is also its will, so a broker says it when the hub cannot."""
+    """Whether a hub is connected. Offline is also its will, so a broker says it when the hub cannot.
+
+    Attributes:
+        devices: what is configured there; None where the hub does not say, as a sealed one.
+    """
 
     hub: str
     online: bool
     version: str
     epoch: str
+    devices: tuple[Named, ...] | None = None
 
     def encode(self) -> bytes:
         """The payload of the retained message."""
         state = "online" if self.online else "offline"
-        head = {"schema": STATUS_SCHEMA, "hub": self.hub, "state": state}
-        return dumps(head | {"version": self.version, "epoch": self.epoch}).encode("ascii")
+        head: dict[str, Json] = {"schema": STATUS_SCHEMA, "hub": self.hub, "state": state}
+        head |= {"version": self.version, "epoch": self.epoch}
+        return dumps(head | device_fields(self.devices)).encode("ascii")
 
     @classmethod
     def decode(cls, data: bytes) -> "HubStatus":
@@ -45,7 +52,18 @@ class HubStatus:
         if state not in {"online", "offline"}:
             raise PayloadError("message.state", repr(state[:48]), "online or offline")
         hub, version, epoch = fields.text("hub"), fields.text("version"), fields.text("epoch")
-        return cls(hub, state == "online", version, epoch)
+        devices = None
+        if fields.has("devices"):
+            rows = fields.objects("devices")
+            devices = tuple(Named(row.text("device"), row.text("driver")) for row in rows)
+        return cls(hub, state == "online", version, epoch, devices)
+
+
+def device_fields(devices: tuple[Named, ...] | None) -> dict[str, Json]:
+    """The devices as they stand in a status; nothing where the hub does not say."""
+    if devices is None:
+        return {}
+    return {"devices": tuple({"device": row.device, "driver": row.driver} for row in devices)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +155,13 @@ def _expect(schema: str, expected: str) -> None:
 class Notices:
     """Writes one hub's notices, and knows its topics."""
 
-    def __init__(self, hub: Hub, version: str, epoch: str) -> None:
+    def __init__(
+        self, hub: Hub, version: str, epoch: str, devices: tuple[Named, ...] | None = None
+    ) -> None:
         self._hub = hub
         self._version = version
         self._epoch = epoch
+        self._devices = devices
 
     def topic(self, name: str) -> str:
         """The topic of a stream, or of a notice."""
@@ -148,7 +169,7 @@ class Notices:
 
     def status(self, *, online: bool) -> Outgoing:
         """The retained birth, farewell or will."""
-        status = HubStatus(self._hub.id, online, self._version, self._epoch)
+        status = HubStatus(self._hub.id, online, self._version, self._epoch, self._devices)
         return Outgoing(self.topic("status"), status.encode(), retain=True)
 
     def heartbeat(self, clock: Clock, marks: Mapping[Stream, Mark]) -> Outgoing:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from gateway.clock import Clock
 from gateway.config.delivery import Delivery
+from gateway.config.device import Named
 from gateway.config.hub import Hub
 from gateway.uplink.asks import Asks
 from gateway.uplink.command import Command
@@ -54,6 +55,7 @@ class Uplink:
         policy: Policy | None = None,
         delivery: Delivery | None = None,
         commands: Callable[[Incoming], None] | None = None,
+        devices: tuple[Named, ...] | None = None,
     ) -> None:
         """With `receipts` the journal is given free on the receiver's word, otherwise on the broker's.
 
@@ -61,11 +63,10 @@ class Uplink:
             policy: what the link may carry; without one, everything.
             delivery: what the messages look like; without it, JSON.
             commands: takes what came on the topic of commands, at once; without it nobody may give any.
+            devices: what the retained status names; None for none of its business.
         """
-        self._receipts = receipts
-        self._commands = commands
-        self._connect = connect
-        self._clock = clock
+        self._receipts, self._commands = receipts, commands
+        self._connect, self._clock = connect, clock
         self._window_bytes = window_bytes
         self._timing = timing or Timing()
         backoff = Backoff(self._timing, rng)
@@ -83,7 +84,7 @@ class Uplink:
             by_receipt=receipts is not None,
             payload_of=(delivery or Delivery()).payload_of,
         )
-        self._notices = Notices(hub, version, source.epoch)
+        self._notices = Notices(hub, version, source.epoch, devices)
         self._pending: deque[Outgoing] = deque(maxlen=2)
         """Status and heartbeat: of more than two the oldest says nothing any more."""
         self._notice_flights: dict[int, int] = {}

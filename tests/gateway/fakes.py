@@ -131,8 +131,10 @@ class FastLoop(asyncio.SelectorEventLoop):
 
 
 def open_files() -> set[str]:
-    """What this process has open: paths, and pipes and sockets by their numbers. To be compared as sets: a count would
-    go down when the collector finds what an earlier test left."""
+    """What this process has open: paths, and pipes and sockets by their numbers.
+
+    To be compared as sets: a count would go down when the collector finds what an earlier test left.
+    """
     found = set()
     for descriptor in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # the one that lists them

@@ -18,6 +18,7 @@ from drivers.model import Mode
 from gateway import schema
 from gateway.config.commands import CommandKind
 from gateway.config.delivery import Payload
+from gateway.config.device import Named
 from gateway.config.hub import Hub, topics_of
 from gateway.config.kinds import VERIFY_KEY
 from gateway.config.load import Config, load
@@ -319,7 +320,7 @@ def test_operators(tmp_path: Path) -> None:
 def test_device_names_are_known_without_drivers(tmp_path: Path) -> None:
     (tmp_path / "wardlink.toml").write_text(GOOD, encoding="utf-8")
     config = load(tmp_path / "wardlink.toml", None)
-    assert (config.devices, config.device_names) == ((), ("strap",))
+    assert (config.devices, config.named) == ((), (Named("strap", "heart-rate"),))
 
 
 @pytest.mark.parametrize(

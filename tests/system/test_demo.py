@@ -17,6 +17,7 @@ from tests.gateway import schemas
 from tests.gateway.uplink.bench import read_lines
 
 ROOT = Path(__file__).parents[2]
+DEVICES = {"board": "healthypi-v3", "strap": "heart-rate"}
 pytestmark = [
     pytest.mark.system,
     pytest.mark.timeout(150),
@@ -83,6 +84,10 @@ def test_a_quiet_time_is_proved_without_a_gap_and_an_interrupt_ends_it(tmp_path:
     assert board >= 500
     assert strap >= 3
     check_lines(lines)
+    devices = [line["devices"] for line in read_lines(lines) if line["type"] == "status"]
+    assert devices
+    for said in devices:
+        assert {row["device"]: row["driver"] for row in said} == DEVICES
     log = (tmp_path / "hub.log").read_text(encoding="utf-8")
     assert "patient-1" not in log, "the log names a person, if only by a pseudonym"
 
@@ -106,6 +111,8 @@ def test_a_sealed_hub_whose_halves_are_killed_lost_nothing_and_its_disk_tells_no
         assert f"{half} was killed and started again" in out
     assert "hub_killed, of unknown length" not in out
     lines = (tmp_path / "received.jsonl").read_text(encoding="ascii")
+    assert '"type":"status"' in lines
+    assert '"devices"' not in lines, "the retained status of a sealed hub is for anybody's eyes"
     assert '"hub_killed"' in lines
     assert "patient-1" in lines
     for path in (tmp_path / "state").rglob("*"):

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.clock import ClockReading, ClockState
+from gateway.config.device import Named
 from gateway.journal.entry import Batch, Stream
 from gateway.receiver.checks import Checker
 from gateway.receiver.intake import Intake
@@ -174,8 +175,36 @@ def test_a_retained_status_that_comes_again_is_one_line() -> None:
     intake = make_intake()
     payload = HubStatus(HUB.id, online=True, version="1", epoch=EPOCH).encode()
     message = said(NOTICES.topic("status"), payload)
-    assert [line["state"] for line in take(intake, message)] == ["online"]
+    (line,) = take(intake, message)
+    assert line["state"] == "online"
+    assert "devices" not in line
     assert take(intake, message) == []
+
+
+def test_a_status_with_other_devices_is_another_line() -> None:
+    intake = make_intake()
+    devices = [(), (Named("belt", "heart-rate"),)]
+    lines = [
+        line for row in devices for message in [birth(row)] * 2 for line in take(intake, message)
+    ]
+    assert [line["devices"] for line in lines] == [
+        (),
+        ({"device": "belt", "driver": "heart-rate"},),
+    ]
+
+
+def birth(devices: tuple[Named, ...]) -> Incoming:
+    status = HubStatus(HUB.id, online=True, version="1", epoch=EPOCH, devices=devices)
+    return said(NOTICES.topic("status"), status.encode())
+
+
+@pytest.mark.parametrize(
+    "devices", ["1", "[1]", '[{"device":"belt"}]', '[{"driver":1,"device":"b"}]']
+)
+def test_devices_that_are_none_are_malformed(devices: str) -> None:
+    payload = birth(()).payload.replace(b'"devices":[]', f'"devices":{devices}'.encode())
+    with pytest.raises(PayloadError, match="devices"):
+        HubStatus.decode(payload)
 
 
 def test_a_wrong_verify_key_is_named() -> None:

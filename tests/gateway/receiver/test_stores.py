@@ -15,6 +15,7 @@ import pytest
 from drivers.assigned import Code, Unit
 from drivers.model import Compound, Event, EventKind, Observation, Quantity, SampleArray, Special
 from gateway.clock import ClockReading, ClockState, SystemClock
+from gateway.config.device import Named
 from gateway.journal.entry import Batch, Entry, Stream
 from gateway.receiver.checks import Checker
 from gateway.receiver.dialects import sqlite
@@ -141,7 +142,8 @@ def test_what_is_no_data_is_kept_beside(place: Place) -> None:
     intake = intake_of(store)
     stranger = replace(batch(1, 1), topic="wardlink/1/ward/hub-2/vit\0als")
     intake.take([stranger, batch(1, 1), stranger])
-    status = HubStatus(HUB.id, online=True, version="1", epoch=EPOCH).encode()
+    devices = (Named("belt\0", "heart-rate"),)
+    status = HubStatus(HUB.id, online=True, version="1", epoch=EPOCH, devices=devices).encode()
     intake.take([said(NOTICES.topic("status"), status), beat(10, 9, 5)])
     second = sql_store(place)
     again = intake_of(second)
@@ -155,6 +157,10 @@ def test_what_is_no_data_is_kept_beside(place: Place) -> None:
     assert (heartbeat["boot_id"], heartbeat["boottime_ns"]) == ("boot-1", 10)
     (told,) = query(*place, "SELECT * FROM statuses")
     assert (told["state"], told["version"]) == ("online", "1")
+    told_devices = told["devices"]
+    if isinstance(told_devices, str):
+        told_devices = json.loads(told_devices)
+    assert [row["driver"] for row in told_devices] == ["heart-rate"]
 
 
 def test_a_gap_that_closes_in_part_is_cut(place: Place) -> None:
@@ -484,7 +490,7 @@ def test_tables_of_another_version_are_not_touched(tmp_path: Path) -> None:
     connection.execute("UPDATE wardlink_schema SET version = 99")
     connection.commit()
     connection.close()
-    with pytest.raises(StoreError, match="got tables of version 99, expected 1"):
+    with pytest.raises(StoreError, match="got tables of version 99, expected 2"):
         sql_store(place).totals()
 
 

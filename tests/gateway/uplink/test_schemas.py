@@ -33,6 +33,7 @@ from drivers.model import (
 )
 from gateway.clock import ClockState
 from gateway.config.commands import CommandKind
+from gateway.config.device import Named
 from gateway.config.kinds import NAME as CONFIG_NAME
 from gateway.journal.entry import Batch, Entry, Stream
 from gateway.receiver.checks import Rejection
@@ -203,7 +204,8 @@ def spans(most: int = 4) -> st.SearchStrategy[tuple[tuple[int, int], ...]]:
 
 
 COUNTS = st.integers(0, 2**60)
-STATUSES = st.builds(HubStatus, NAMES, st.booleans(), st.text(), WORDS)
+DEVICES = st.lists(st.builds(Named, st.text(), st.text()), max_size=3).map(tuple)
+STATUSES = st.builds(HubStatus, NAMES, st.booleans(), st.text(), WORDS, st.none() | DEVICES)
 MARKS = st.dictionaries(st.sampled_from(Stream), st.builds(Mark, COUNTS, COUNTS, spans()))
 HEARTBEATS = st.builds(Heartbeat, NAMES, WORDS, WORDS, READINGS, MARKS)
 HOLDS = st.dictionaries(st.sampled_from(Stream), st.builds(Held, COUNTS, spans()))
@@ -318,7 +320,7 @@ HELD = {Stream.VITALS: Held(9, ((3, 4),))}
 MARKED = {Stream.VITALS: Mark(9, 2, ((3, 4),))}
 NOW = "2027-01-15T08:00:00.000000Z"
 SAID: tuple[Any, ...] = (
-    HubStatus("h", online=True, version="1", epoch="e"),
+    HubStatus("h", online=True, version="1", epoch="e", devices=(Named("belt", "heart-rate"),)),
     Heartbeat("h", "e", "b", READING, MARKED),
     Receipt("h", "r", "e", HELD),
     *(
@@ -355,6 +357,7 @@ OPTIONAL = {
     "raw": {"subject"},
     "part": {"loinc"},
     "mark": {"pending"},
+    "status": {"devices"},
     "details": {"sent", "waiting"},
 }
 """Members that may be absent by themselves, of what a member is called or of what type it is."""

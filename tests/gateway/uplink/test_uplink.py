@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 
 from drivers.model import Event, EventKind
+from gateway.config.device import Named
 from gateway.journal.entry import Entry, Stream
 from gateway.uplink.order import Policy
 from gateway.uplink.patience import Backoff, OnePath, Timing
@@ -18,6 +19,7 @@ from gateway.uplink.uplink import Uplink
 from gateway.uplink.wire import Limits, Listener, Outgoing, Reason, UplinkError
 from tests.gateway.uplink.bench import HUB, MemoryJournal, clock, running, until
 
+DEVICES = [{"device": "belt", "driver": "heart-rate"}]
 BRISK = Timing(heartbeat=60, cursor=0.05, answer=0.3, backoff_first=0.02, backoff_most=1.0)
 
 
@@ -90,11 +92,13 @@ class Bench:
             rng=random.Random(3),
             timing=timing,
             policy=policy,
+            devices=(Named("belt", "heart-rate"),),
         )
 
     async def _connect(self, listener: Listener, will: Outgoing) -> HandWire:
         assert will.retain
-        assert json.loads(will.payload)["state"] == "offline"
+        said = json.loads(will.payload)
+        assert (said["state"], said["devices"]) == ("offline", DEVICES)
         if self.refuse_connection is not None:
             raise self.refuse_connection
         self.wires.append(HandWire(listener, self.limits))
@@ -128,6 +132,9 @@ def test_birth_comes_first_and_streams_go_in_their_order() -> None:
         topics = [message.topic for message in bench.wire.published]
         names = ["status", "heartbeat", "alarm", "vitals", "audit", "waveform"]
         assert topics == [f"wardlink/1/ward/hub-1/{name}" for name in names]
+        birth = json.loads(bench.wire.published[0].payload)
+        assert (birth["state"], birth["version"]) == ("online", "test")
+        assert birth["devices"] == DEVICES
 
     drive(bench, story)
 
@@ -398,7 +405,7 @@ class Hurry(OnePath):
 def test_a_cursor_is_written_while_it_waits_and_never_before_the_next_link(
     *, hurries: bool
 ) -> None:
-    slow = replace(BRISK, cursor=3600.0)
+    slow = replace(BRISK, cursor=1e6)  # longer than any machine has been up
     bench = Bench(timing=slow)
     if hurries:
         bench.uplink._pace = Hurry(slow, Backoff(slow, random.Random(1)))
