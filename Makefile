@@ -18,7 +18,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 # Only from make's own command line: SECONDS is also a variable of the shell that called make.
 DEMO_ARGS = $(if $(filter command,$(firstword $(origin SECONDS))),--seconds $(SECONDS)) $(if $(RECORD),--record '$(RECORD)') $(if $(SEALED),--sealed) $(ARGS)
 
-.PHONY: help setup demo test check soak bench lock clean
+.PHONY: help setup demo test check soak bench wheel lock clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z]*\):.*##/  make \1 -/p' Makefile
@@ -32,7 +32,7 @@ $(UV): requirements/uv.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	@touch $@
 
-$(READY): $(UV) requirements/dev.txt pyproject.toml
+$(READY): $(UV) requirements/dev.txt pyproject.toml hatch_build.py
 	$(UV) pip sync --quiet --python $(PY) --require-hashes requirements/dev.txt requirements/uv.txt
 	$(UV) pip install --quiet --python $(PY) --no-deps --no-build-isolation --editable .
 	@touch $@
@@ -48,7 +48,7 @@ demo: $(READY)  ## simulated devices, a real hub, a broker and a receiver on thi
 	$(PY) -m firmware_sim demo $(DEMO_ARGS)
 
 test: $(READY)  ## all tests, against a real broker and a real message bus
-	@tools/need.sh mosquitto dbus-daemon
+	@PYTHON=$(PY) tools/need.sh mosquitto dbus-daemon g++ python3-dev
 	$(PY) -m pytest -n 2 --dist worksteal $(ARGS)
 
 check: $(READY)  ## format, lint, strict types, import arrows, then documents, sizes and units
@@ -64,8 +64,9 @@ soak: $(READY)  ## the long proofs of journal and delivery: ten times the power 
 		tests/gateway/journal tests/gateway/receiver/test_delivery.py tests/gateway/receiver/test_storms.py tests/firmware_sim/fleet/test_large.py tests/system/test_commands.py $(ARGS)
 
 bench: $(BENCH_READY)  ## what a device's data costs the hub; journal, uplink and signals beside their peers; the receiver, a fleet of 1,000 hubs
-	@tools/need.sh mosquitto
+	@PYTHON=$(PY) tools/need.sh mosquitto g++ python3-dev
 	$(BENCH_PY) tools/bench.py
+	$(BENCH_PY) -m tools.bench_start
 	$(BENCH_PY) tools/bench_journal.py
 	$(BENCH_PY) tools/bench_uplink.py
 	$(BENCH_PY) tools/bench_receiver.py
@@ -73,12 +74,19 @@ bench: $(BENCH_READY)  ## what a device's data costs the hub; journal, uplink an
 	$(BENCH_PY) -m tools.bench_links
 	$(BENCH_PY) -m tools.bench_signal $(ARGS)
 
+wheel:  ## what a hub gets, in dist/: for this Python and this processor family, kernels compiled ahead of time
+	@PYTHON='$(PYTHON)' tools/need.sh python python3-venv g++ python3-dev
+	$(PYTHON) -m venv --clear build/venv
+	build/venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/build.txt
+	build/venv/bin/python -m hatchling build -t wheel
+
 COMPILE = $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
 lock: $(UV)  ## pin the newest allowed version of every package anew
 	$(COMPILE) --output-file requirements/run.txt pyproject.toml
-	$(COMPILE) --output-file requirements/dev.txt --constraint requirements/run.txt --group dev --group demo pyproject.toml
+	$(COMPILE) --output-file requirements/build.txt --constraint requirements/run.txt --group build
+	$(COMPILE) --output-file requirements/dev.txt --constraint requirements/run.txt --constraint requirements/build.txt --group dev --group demo pyproject.toml
 	$(COMPILE) --output-file requirements/bench.txt --constraint requirements/dev.txt --group bench
 	echo uv | $(COMPILE) --output-file requirements/uv.txt -
 

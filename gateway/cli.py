@@ -25,6 +25,8 @@ from gateway.tables import ConfigError
 # the half with the network no driver and no kernel, and each is as small as it can be.
 
 OK, FAILED, USAGE = 0, 1, 2
+KERNELS = "gateway.signal.compiled"
+"""What gateway/signal/jit.py names when it cannot have it: the text says why, and what to do."""
 DEFAULT_CONFIG = Path("/etc/wardlink/wardlink.toml")
 
 
@@ -86,7 +88,7 @@ def _serve(main: Callable[[asyncio.Event], Coroutine[object, object, None]]) -> 
 def run(arguments: argparse.Namespace) -> int:
     """Run the hub, both halves in one process."""
     config = _config(arguments.config)
-    from gateway.app import App  # noqa: PLC0415 - the kernels compile at import
+    from gateway.app import App  # noqa: PLC0415 - in a checkout the kernels compile at import
 
     _serve(App(config).run)
     return OK
@@ -95,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
 def acquire(arguments: argparse.Namespace) -> int:
     """Run the half with the devices: collect into the journal; opens no network connection."""
     config = _config(arguments.config)
-    from gateway.acquire import Acquire  # noqa: PLC0415 - the kernels compile at import
+    from gateway.acquire import Acquire  # noqa: PLC0415 - in a checkout the kernels compile at import
 
     _serve(Acquire(config).run)
     return OK
@@ -353,5 +355,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(arguments.config, error)
         return USAGE
     except (JournalError, Unusable) as error:
+        print(f"wardlink: {error}", file=sys.stderr)
+        return FAILED
+    except ImportError as error:
+        if error.name != KERNELS:
+            raise
         print(f"wardlink: {error}", file=sys.stderr)
         return FAILED

@@ -8,12 +8,15 @@ present() {
     case $1 in
     python) "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ;;
     python3-venv) "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null ;;
+    python3-dev) "$PYTHON" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ;;
     *) command -v "$1" >/dev/null ;; # the package is named after its program
     esac
 }
 
 why() {
     case $1 in
+    g++) echo 'links the kernels that numba compiles into the module of a wheel' ;;
+    python3-dev) echo 'the headers that this module is built with' ;;
     python3-venv) echo 'makes the private environment .venv' ;;
     dbus-daemon) echo 'carries Bluetooth calls between the hub and simulated devices, on a bus of its own' ;;
     mosquitto) echo 'the MQTT broker that the tests start, each on a port of its own' ;;

@@ -1,8 +1,8 @@
 """How a kernel becomes machine code: the one place that decides which implementation runs.
 
-A kernel is a plain function on arrays and scalars with its types declared, so that the same source can be built
-ahead of time into `gateway.signal.compiled`. Where that module exists it is taken and numba is never imported;
-otherwise numba compiles at import, with a cache on disk. Nothing compiles later than at import.
+A kernel is a plain function on arrays and scalars with its types declared. From the same source `hatch_build.py` builds
+`gateway.signal.compiled` ahead of time, which the wheel brings: where that module exists it is taken, and numba is never
+imported. In a checkout numba compiles at import, with a cache on disk. Nothing compiles later than at import.
 
 numba's cache index is keyed by the file of the kernel alone: a kernel may call only kernels of its own file, or a
 change in the other file would leave stale machine code behind.
@@ -13,14 +13,17 @@ import importlib
 import importlib.util
 import os
 import pickle
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-AHEAD_OF_TIME: Final = "gateway.signal.compiled"
+HERE: Final = Path(__file__).parent
+AHEAD_OF_TIME: Final = f"{__package__}.compiled"
 
 UNREADABLE: Final = (
     pickle.UnpicklingError,
@@ -34,37 +37,102 @@ UNREADABLE: Final = (
 )
 """What unpickling damaged bytes may raise: a power cut leaves truncated or zeroed files."""
 
-SIGNATURES: dict[str, str] = {}
-"""Every kernel's name and numba signature: what a build ahead of time exports."""
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A row of the table that a build ahead of time exports.
+
+    Attributes:
+        signature: numba's, with layouts: the types that the caller guarantees.
+        module: where it is defined.
+        run: the implementation that its name is bound to.
+    """
+
+    signature: str
+    module: str
+    run: Callable[..., Any]
+
+
+KERNELS: Final[dict[str, Kernel]] = {}
+"""Every kernel that was imported, by its name: one space of names for all modules, since they become one."""
+
+
+def _sources() -> list[Path]:
+    return sorted(HERE.glob("*.py"))
+
+
+def all_kernels() -> Mapping[str, Kernel]:
+    """Imports every module here, and returns the whole table."""
+    for source in _sources():
+        if source.stem != "__init__":
+            importlib.import_module(f"{__package__}.{source.stem}")
+    return KERNELS
+
+
+def checksum() -> int:
+    """Of all sources here. What was built ahead of time keeps that of the sources it was built from."""
+    total = 0
+    for path in _sources():
+        total = zlib.crc32(path.read_bytes(), zlib.crc32(path.name.encode(), total))
+    return total
 
 
 def _implementation() -> str:
     if importlib.util.find_spec(AHEAD_OF_TIME) is not None:
         return "aot"
-    return "python" if os.environ.get("NUMBA_DISABLE_JIT", "0") not in {"", "0"} else "jit"
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in {"", "0"}:
+        return "python"
+    if importlib.util.find_spec("numba") is None:
+        raise ImportError(
+            f"kernels: got neither {AHEAD_OF_TIME} for this Python nor numba, expected one of them."
+            " Install the wheel that `make wheel` builds with this Python, or work in a checkout after `make setup`.",
+            name=AHEAD_OF_TIME,
+        )
+    return "jit"
 
 
 IMPLEMENTATION: Final = _implementation()
 """Which kernels run: "aot" (built ahead of time), "jit" (compiled at import) or "python" (NUMBA_DISABLE_JIT)."""
 
 
+def built_ahead() -> Any:
+    """The module that was built ahead of time, from these very sources: it would take other arrays for its own."""
+    module: Any = importlib.import_module(AHEAD_OF_TIME)
+    if module.checksum() != checksum():
+        raise ImportError(
+            f"kernels: got {AHEAD_OF_TIME} built from sources of checksum {module.checksum():08x}, expected"
+            f" {checksum():08x} as in {HERE}. Half of an installation was replaced: install the wheel again.",
+            name=AHEAD_OF_TIME,
+        )
+    return module
+
+
+_AHEAD: Final = built_ahead() if IMPLEMENTATION == "aot" else None
+
+
 def kernel(signature: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Declares a kernel with its numba signature, and binds its name to the implementation that runs.
 
     The caller guarantees types and C order: what is built ahead of time checks neither. A kernel never divides by
-    what may be zero, because the two ways of building disagree on what that gives.
+    what may be zero: compiled that gives an infinity, without a compiler an exception.
     """
 
     def bind(function: Callable[P, R]) -> Callable[P, R]:
-        SIGNATURES[function.__name__] = signature
-        if IMPLEMENTATION == "python":
-            return function
-        if IMPLEMENTATION == "aot":
-            built: Callable[P, R] = getattr(
-                importlib.import_module(AHEAD_OF_TIME), function.__name__
+        name, module = function.__name__, function.__module__
+        known = KERNELS.get(name)
+        if known is not None and known.module != module:
+            raise ValueError(
+                f"kernel {name}: got it in {known.module} and in {module}, expected each name once,"
+                " since all kernels are built into one module. Rename one of them."
             )
-            return built
-        return compiled(function, signature)
+        if IMPLEMENTATION == "python":
+            run = function
+        elif IMPLEMENTATION == "aot":
+            run = getattr(_AHEAD, name)
+        else:
+            run = compiled(function, signature)
+        KERNELS[name] = Kernel(signature, module, run)
+        return run
 
     return bind
 
@@ -75,7 +143,6 @@ def compiled(function: Callable[P, R], signature: str) -> Callable[P, R]:
     A cache that cannot be read is wiped and made anew; one that cannot be written (a read-only installation, a full
     disk) is done without.
     """
-    _choose_cache()
     try:
         dispatcher = _dispatcher(function, cached=True)
     except RuntimeError:  # numba: no locator available
@@ -90,16 +157,6 @@ def compiled(function: Callable[P, R], signature: str) -> Callable[P, R]:
         return _compile(_dispatcher(function, cached=True), signature)
     except (*UNREADABLE, OSError):  # a directory that can be neither read nor cleaned
         return _compile(_dispatcher(function, cached=False), signature)
-
-
-def _choose_cache() -> None:
-    """A unit's own CacheDirectory= holds the cache, unless NUMBA_CACHE_DIR names another place."""
-    import numba  # noqa: PLC0415 - absent on a hub whose kernels were built ahead of time
-
-    directory = os.environ.get("CACHE_DIRECTORY", "").partition(":")[0]
-    if directory and not os.environ.get("NUMBA_CACHE_DIR"):
-        config: Any = numba.config  # it makes its names at run time
-        config.CACHE_DIR = str(Path(directory) / "numba")
 
 
 def _dispatcher(function: Callable[P, R], *, cached: bool) -> Any:

@@ -2,15 +2,11 @@
 
 import ast
 import errno
-import importlib
-import importlib.machinery
 import importlib.util
 import os
-import pkgutil
 import subprocess
 import sys
-import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +15,6 @@ import numpy as np
 import pytest
 from numba.core import caching
 
-import gateway.signal
 from gateway.signal import jit
 from gateway.signal.ecg import EcgStream
 
@@ -32,7 +27,6 @@ SIGNATURE = "float64(float64)"
 @pytest.fixture
 def twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], float]:
     """A function in a file of its own, with its cache beside it: compiling it takes no time."""
-    monkeypatch.delenv("CACHE_DIRECTORY", raising=False)
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     monkeypatch.setattr(numba.config, "CACHE_DIR", "")
     source = tmp_path / "one.py"
@@ -54,30 +48,21 @@ def hits(function: Callable[[float], float]) -> int:
     return sum(built.stats.cache_hits.values())
 
 
-def kernels() -> Iterator[tuple[str, object]]:
-    for info in pkgutil.iter_modules(gateway.signal.__path__):
-        module = importlib.import_module(f"gateway.signal.{info.name}")
-        for name in jit.SIGNATURES:
-            function = getattr(module, name, None)
-            if function is not None:
-                yield name, function
-
-
 @pytest.mark.skipif(jit.IMPLEMENTATION != "jit", reason="the kernels are not compiled just in time")
 def test_every_kernel_has_exactly_its_declared_signature() -> None:
-    seen = dict(kernels())
-    assert seen.keys() == jit.SIGNATURES.keys()
+    seen = jit.all_kernels()
     assert len(seen) >= 10
-    for name, function in seen.items():
-        assert len(function.signatures) == 1, name  # type: ignore[attr-defined]
-        assert not function._can_compile, f"{name} may still compile for other types"  # type: ignore[attr-defined]
+    for name, kernel in seen.items():
+        run: Any = kernel.run
+        assert len(run.signatures) == 1, name
+        assert not run._can_compile, f"{name} may still compile for other types"
+        assert getattr(sys.modules[kernel.module], name) is run
 
 
 @pytest.mark.skipif(jit.IMPLEMENTATION != "jit", reason="the kernels are not compiled just in time")
 def test_an_undeclared_type_is_refused_not_compiled() -> None:
-    seen = dict(kernels())
     with pytest.raises(TypeError):
-        seen["median_rate"]([1, 2, 3])  # type: ignore[operator]
+        jit.all_kernels()["median_rate"].run([1, 2, 3])
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
@@ -96,6 +81,17 @@ def test_numba_is_reached_through_one_module_only(source: Path) -> None:
     assert ("numba" in names) == (source.stem == "jit")
 
 
+def test_two_kernels_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jit, "KERNELS", {"same": jit.Kernel(SIGNATURE, "gateway.signal.one", abs)})
+
+    def same(x: float) -> float:
+        raise AssertionError(x)
+
+    same.__module__ = "gateway.signal.two"
+    with pytest.raises(ValueError, match=r"kernel same: got it in .*one and in .*two, expected"):
+        jit.kernel(SIGNATURE)(same)
+
+
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_a_kernel_calls_kernels_of_its_own_file_only(source: Path) -> None:
     """The cache knows only the file of the outer kernel: a change elsewhere would not be seen."""
@@ -104,9 +100,9 @@ def test_a_kernel_calls_kernels_of_its_own_file_only(source: Path) -> None:
         node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.decorator_list
     }
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name in jit.SIGNATURES:
+        if isinstance(node, ast.FunctionDef) and node.name in jit.all_kernels():
             used = {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
-            assert used & jit.SIGNATURES.keys() <= own
+            assert used & jit.all_kernels().keys() <= own
 
 
 def test_the_cache_is_used(twice: Callable[[float], float]) -> None:
@@ -159,15 +155,6 @@ def test_a_full_disk_is_no_reason_not_to_start(
     assert hits(twice) == 0
 
 
-def test_a_unit_keeps_its_cache_in_its_cache_directory(
-    twice: Callable[[float], float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CACHE_DIRECTORY", f"{tmp_path / 'cache'}:/elsewhere")
-    assert [hits(twice), hits(twice)] == [0, 1]
-    assert len(list(tmp_path.glob("cache/numba/**/*.nbi"))) == 1
-    assert not list(tmp_path.glob("__pycache__/*.nbi"))
-
-
 def test_the_kernels_run_without_a_compiler() -> None:
     """NUMBA_DISABLE_JIT: plain Python, the same beats, and numba is not even imported."""
     x = np.zeros(1500)
@@ -191,20 +178,3 @@ def test_the_kernels_run_without_a_compiler() -> None:
     assert said[:2] == ["python", "False"]
     assert len(expected) == 15
     assert [float(index) for index in said[2:]] == expected
-
-
-def test_what_was_built_ahead_of_time_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    built = types.ModuleType(jit.AHEAD_OF_TIME)
-    built.thrice = lambda x: 3 * x  # type: ignore[attr-defined]
-    built.__spec__ = importlib.machinery.ModuleSpec(jit.AHEAD_OF_TIME, None)
-    monkeypatch.setitem(sys.modules, jit.AHEAD_OF_TIME, built)
-    assert jit._implementation() == "aot"
-    monkeypatch.setattr(jit, "IMPLEMENTATION", "aot")
-    monkeypatch.setattr(jit, "SIGNATURES", {})
-
-    @jit.kernel("float64(float64)")
-    def thrice(x: float) -> float:
-        raise AssertionError(x)
-
-    assert thrice(2.0) == 6.0
-    assert jit.SIGNATURES == {"thrice": "float64(float64)"}

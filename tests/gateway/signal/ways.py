@@ -1,0 +1,154 @@
+"""Runs every stream on made-up signals, and notes what each kernel was given and what it gave: a program.
+
+Started once for each way of running the kernels (tests/gateway/signal/test_ways.py), it prints what it noted; equal
+notes are equal bits. `--mdwe` first forbids this process, as a unit of systemd does, ever to make memory executable
+that it could write to. A new stream gets a function and a row of SCENARIOS.
+"""
+
+import ctypes
+import errno
+import hashlib
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.gateway.signal.synthetic import ecg, noisy, rhythm
+
+Floats = NDArray[np.float64]
+
+PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN = 65, 1
+
+
+def pieces(x: Floats, rng: np.random.Generator) -> list[Floats]:
+    """A signal cut as packets cut it: none, a few, or many samples at a time."""
+    return np.split(x, np.sort(rng.integers(0, x.size, x.size // 50)))
+
+
+def ecg_stream() -> None:
+    from gateway.signal.ecg import EcgStream
+
+    rng = np.random.default_rng(1)
+    for rate_hz in (60.0, 125.0, 360.0, 1000.0):
+        signal = noisy(ecg(rhythm(60, 0.8, rng, 0.2), 60, rate_hz), 30, rate_hz, rng)
+        signal[rng.integers(0, signal.size, 5)] = np.nan, np.inf, -np.inf, 1e300, -(2.0**41)
+        signal[signal.size // 3 : signal.size // 2] = rng.normal(
+            0, 300, signal.size // 2 - signal.size // 3
+        )
+        signal[-signal.size // 6 :] = np.clip(signal[-signal.size // 6 :], -100, 100)
+        stream = EcgStream(rate_hz)
+        for piece in (*pieces(signal, rng), np.zeros(round(8 * rate_hz)), signal):
+            stream.process(piece)
+        stream.flush()
+        stream.flush()
+
+
+def heart_rate() -> None:
+    from gateway.signal.rate import heart_rate_bpm, rr_intervals_ns
+
+    rng = np.random.default_rng(2)
+    for size in range(40):
+        heart_rate_bpm(rr_intervals_ns(np.cumsum(rng.uniform(0, 300, size)), 125.0))
+    for size in (4, 8):
+        heart_rate_bpm(np.zeros(size, np.int64))
+
+
+SCENARIOS: dict[str, Callable[[], None]] = {
+    "gateway.signal.ecg.EcgStream": ecg_stream,
+    "gateway.signal.rate": heart_rate,
+}
+"""What stands in for every stream (a class with a method `process`), and for kernels without one."""
+
+
+class Notes:
+    """What went into each kernel and what came out, as one hash for each."""
+
+    def __init__(self) -> None:
+        self.calls: dict[str, int] = {}
+        self._hashes: dict[str, Any] = {}
+
+    def watch(self, kernels: dict[str, Any]) -> None:
+        """Puts itself before each kernel, wherever a module of ours has a name for it."""
+        by_identity = {id(kernel.run): name for name, kernel in kernels.items()}
+        for module_name, module in list(sys.modules.items()):
+            if module_name.startswith("gateway."):
+                for attribute, value in list(vars(module).items()):
+                    if id(value) in by_identity:
+                        setattr(module, attribute, self._noting(by_identity[id(value)], value))
+
+    def _noting(self, name: str, run: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*values: Any) -> Any:
+            self._note(name, values)
+            result = run(*values)
+            self._note(name, (*values, result))
+            self.calls[name] = self.calls.get(name, 0) + 1
+            return result
+
+        return noted
+
+    def _note(self, name: str, values: tuple[Any, ...]) -> None:
+        total = self._hashes.setdefault(name, hashlib.sha256())
+        for value in values:
+            array = np.asarray(value)
+            total.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+
+    def digests(self) -> dict[str, str]:
+        """The hash of each kernel that was called."""
+        return {name: total.hexdigest() for name, total in sorted(self._hashes.items())}
+
+
+def forbid_new_code() -> bool:
+    """False where the kernel (before 6.3) knows no such thing."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number != errno.EINVAL:
+        raise OSError(number, "prctl(PR_SET_MDWE)")
+    return False
+
+
+def compilations() -> Callable[[], int]:
+    """Counts from now on what numba compiles; 0 where there is no numba."""
+    if "numba" not in sys.modules:
+        return lambda: 0
+    event = importlib.import_module("numba.core.event")
+    listener = event.RecordingListener()
+    event.register("numba:compile", listener)
+    return lambda: len(listener.buffer)
+
+
+def main() -> int:
+    # What a kernel leaves alone of a buffer is noted too: it must be the same everywhere.
+    vars(np).update(empty=np.zeros, empty_like=np.zeros_like)
+    mdwe = "--mdwe" in sys.argv and forbid_new_code()
+    from gateway.signal import jit
+
+    kernels = dict(jit.all_kernels())
+    notes = Notes()
+    notes.watch(kernels)
+    count = compilations()
+    for run in SCENARIOS.values():
+        run()
+    print(
+        json.dumps(
+            {
+                "implementation": jit.IMPLEMENTATION,
+                "place": str(jit.HERE),
+                "mdwe": mdwe,
+                "numba": "numba" in sys.modules,
+                "compiled_late": count(),
+                "calls": notes.calls,
+                "digests": notes.digests(),
+            }
+        )
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
