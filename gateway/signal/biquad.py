@@ -26,18 +26,24 @@ def high_pass(cut_hz: float, rate_hz: float) -> Section:
     return _normalise((1 + cosine) / 2, -(1 + cosine), cosine, alpha)
 
 
+def notch(at_hz: float, q: float, rate_hz: float) -> Section:
+    """Gain 0 at `at_hz`, 1 far from it, -3 dB at a distance of `at_hz` / (2 q)."""
+    cosine, alpha = _prototype(at_hz, rate_hz, q)
+    return _normalise(1.0, -2 * cosine, cosine, alpha)
+
+
 def low_pass_delay_s(cut_hz: float) -> float:
     """How late the low-pass gives slow shapes: its group delay at 0 Hz, 1 / (Q omega)."""
     return 1 / (BUTTERWORTH_Q * 2 * math.pi * cut_hz)
 
 
-def _prototype(cut_hz: float, rate_hz: float) -> tuple[float, float]:
+def _prototype(cut_hz: float, rate_hz: float, q: float = BUTTERWORTH_Q) -> tuple[float, float]:
     if not 0 < cut_hz < rate_hz / 2:
         raise ValueError(
             f"cut-off {cut_hz} Hz: expected above 0 and below half of {rate_hz} samples/s"
         )
     omega = 2 * math.pi * cut_hz / rate_hz
-    return math.cos(omega), math.sin(omega) / (2 * BUTTERWORTH_Q)
+    return math.cos(omega), math.sin(omega) / (2 * q)
 
 
 def _normalise(outer: float, middle: float, cosine: float, alpha: float) -> Section:
