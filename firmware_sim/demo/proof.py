@@ -5,7 +5,7 @@ received block; a block that stands nowhere in what was produced counts as inven
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -63,6 +63,33 @@ class Beats:
         return (self.missed + self.false) / self.truth if self.truth else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """What of one stream waited for the broker, and when its first and its last came, after the first of any stream."""
+
+    stream: str
+    waited: int
+    first_s: float
+    last_s: float
+
+
+def drained(
+    waited: Mapping[str, Collection[int]], came_ns: Mapping[tuple[str, int], int]
+) -> list[Drained]:
+    """In the order in which the streams were caught up with. What never came is the business of the rest of the proof."""
+    times = {
+        stream: [came_ns[stream, n] for n in numbers if (stream, n) in came_ns]
+        for stream, numbers in waited.items()
+    }
+    began_ns = min((min(at_ns) for at_ns in times.values() if at_ns), default=0)
+    rows = [
+        Drained(stream, len(at_ns), (min(at_ns) - began_ns) / 1e9, (max(at_ns) - began_ns) / 1e9)
+        for stream, at_ns in times.items()
+        if at_ns
+    ]
+    return sorted(rows, key=lambda row: row.last_s)
+
+
 @dataclass(slots=True)
 class Proof:
     """The verdict."""
@@ -79,6 +106,7 @@ class Proof:
     gaps: list[Gap] = field(default_factory=list)
     rejected: list[str] = field(default_factory=list)
     tolerance: float = 0.01
+    drained: list[Drained] = field(default_factory=list)
 
     def faults(self) -> list[str]:
         """What is wrong, in words; empty when the proof holds."""
@@ -97,6 +125,9 @@ class Proof:
             found.append(f"{self.sequence_repeats} records were written twice")
         if self.rejected:
             found.append(f"{len(self.rejected)} messages were refused: {self.rejected[0]}")
+        last_s = {row.stream: row.last_s for row in self.drained}
+        if last_s.get("vitals", 0.0) > last_s.get("waveform", float("inf")):
+            found.append("what waited: the vitals came after the waveform")
         if self.beats is not None and (not self.beats.truth or self.beats.within > self.tolerance):
             found.append(
                 f"beats: {self.beats.missed} missed and {self.beats.false} false of {self.beats.truth}"

@@ -62,6 +62,8 @@ class Received:
     gaps: list[Gap] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     sequences: dict[tuple[str, str], list[int]] = field(default_factory=lambda: defaultdict(list))
+    came_ns: dict[tuple[str, int], int] = field(default_factory=dict)
+    """When each entry was received, by stream and sequence number."""
     open_gaps: set[tuple[str, str, int, int]] = field(default_factory=set)
     high_water: dict[tuple[str, str], int] = field(default_factory=dict)
     rejected: list[str] = field(default_factory=list)
@@ -70,7 +72,9 @@ class Received:
         """One line."""
         match line["type"]:
             case "entry":
-                self.sequences[line["epoch"], line["stream"]].append(line["sequence"])
+                stream, sequence = line["stream"], line["sequence"]
+                self.sequences[line["epoch"], stream].append(sequence)
+                self.came_ns.setdefault((stream, sequence), line["received_at_boottime_ns"])
                 self._record(line["device"], line["received_at_boottime_ns"], line["record"])
             case "gap":
                 self.open_gaps.add((line["epoch"], line["stream"], line["first"], line["last"]))

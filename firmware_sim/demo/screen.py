@@ -1,6 +1,6 @@
 """What the terminal shows while the demo runs: the waveform at the far end, vitals, links, queues, and the proof."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,7 +118,7 @@ def _links(status: Mapping[str, Any] | None) -> Table:
 
 def _queues(scene: Scene) -> Table:
     table = Table(box=None, padding=(0, 1))
-    for column in ("stream", "journalled", "acknowledged", "at the receiver"):
+    for column in ("stream", "journalled", "waiting", "acknowledged", "at the receiver"):
         table.add_column(
             column,
             justify="left" if column == "stream" else "right",
@@ -130,7 +130,11 @@ def _queues(scene: Scene) -> Table:
         counts[stream] = counts.get(stream, 0) + len(numbers)
     for name, stream in streams.items():
         table.add_row(
-            name, str(stream["high_water"]), str(stream["acknowledged"]), str(counts.get(name, 0))
+            name,
+            str(stream["high_water"]),
+            str(stream["waiting"]),
+            str(stream["acknowledged"]),
+            str(counts.get(name, 0)),
         )
     return table
 
@@ -164,7 +168,8 @@ def picture(scene: Scene, width: int) -> RenderableType:
 
 def progress(scene: Scene) -> str:
     """One line, where there is no terminal."""
-    held = sum(scene.status["backlog"].values()) if scene.status else 0
+    backlog = scene.status["backlog"] if scene.status else {}
+    held = ", ".join(f"{n} {name}" for name, n in backlog.items() if n) or "nothing"
     numbers = len(scene.received.numbers)
     return (
         f"{scene.elapsed_s:5.0f} s  produced {scene.produced} samples  records at the receiver"
@@ -198,6 +203,7 @@ def verdict(proof: Proof) -> RenderableType:
         _records(proof),
         _beats(proof),
         _delay(proof),
+        *_drained(proof),
     ]
     lines.extend(
         f"gap        {gap.device}: {gap.reason}, {_span(gap.from_ns, gap.until_ns)}"
@@ -232,6 +238,17 @@ def _delay(proof: Proof) -> str:
         return "delay      unknown: no sample arrived"
     p50, p99 = proof.delays_ms
     return f"delay      sample to receiver: p50 {p50:.0f} ms, p99 {p99:.0f} ms"
+
+
+def _drained(proof: Proof) -> Iterator[str]:
+    """What waited, stream by stream in the order in which it came."""
+    title = "backlog"
+    for row in proof.drained:
+        yield (
+            f"{title:10} {row.waited} {row.stream} that had waited came"
+            f" {row.first_s:.2f} to {row.last_s:.2f} s after the first"
+        )
+        title = ""
 
 
 def _span(from_ns: int | None, until_ns: int | None) -> str:

@@ -20,8 +20,9 @@ from firmware_sim.bluez.bus import PrivateBus
 from firmware_sim.bluez.server import VirtualBluez
 from firmware_sim.demo import programs, screen
 from firmware_sim.demo.programs import Program, ProgramError
-from firmware_sim.demo.proof import Proof, prove
+from firmware_sim.demo.proof import Proof, drained, prove
 from firmware_sim.demo.received import Received, Tail
+from firmware_sim.demo.way import Way
 from firmware_sim.heart_rate_strap import HeartRateStrap
 from firmware_sim.line import PtyLine
 from firmware_sim.openview_board import LAYOUTS, OpenViewBoard
@@ -35,6 +36,7 @@ READY_S = 60.0
 """The first start compiles the signal kernels."""
 SETTLE_S = 30.0
 TICK_S = 0.1
+CONNECTED = "receiver: connected"
 NS_PER_S = 1_000_000_000
 
 
@@ -79,14 +81,26 @@ class World:
         self._asked = asyncio.Event()
         self._note = ""
         self._began_ns = 0
+        self._way: Way | None = None
+        self._waited: dict[str, set[int]] = {}
+        """What waited when the broker was back, by stream."""
 
     async def run(self) -> Proof:
         """Lives through the whole demo. Raises ProgramError when a program does not do its part."""
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, self._asked.set)
         port = programs.free_port(PORT)
-        config = programs.write_config("wardlink", self._folder, port)
+        if not self._options.stop_broker_s:
+            return await self._build(port, port)
+        async with Way(port) as self._way:
+            return await self._build(port, self._way.port)
+
+    async def _build(self, port: int, hub_port: int) -> Proof:
+        config = programs.write_config("wardlink", self._folder, hub_port)
         receiving = programs.write_config("receiver", self._folder, port)
+        if self._options.stop_broker_s:
+            programs.hurry(config)
+            programs.hurry(receiving)
         programs.write_key(receiving, "demo-hub", await programs.verify_key(config))
         key = await programs.verify_key(receiving, "--receiver")
         programs.write_key(config, "demo-receiver", key)
@@ -114,13 +128,16 @@ class World:
         self._began_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         self._note = ""
         devices = asyncio.create_task(self._devices())
-        mishaps = asyncio.create_task(self._mishaps(broker, *hub))
+        mishaps = asyncio.create_task(self._mishaps(broker, receiver, *hub))
         try:
             await self._watch(devices, mishaps, (receiver,))
             mishaps.cancel()
             for program in (broker, *hub):
                 if not program.running:
                     await program.start()
+            if self._way is not None:
+                await self._way.reopen()
+            await self._until_heard(*hub)
         finally:
             devices.cancel()
         await asyncio.gather(devices, mishaps, return_exceptions=True)
@@ -145,11 +162,21 @@ class World:
                 program.check()
             await asyncio.sleep(TICK_S)
 
-    async def _configured(self) -> bool:
+    async def _until_heard(self, *hub: Program) -> None:
+        """A hub that was just started names what it did not hear once it hears again: that may need a moment."""
+        limit_s = time.monotonic() + READY_S
+        while self._options.kill_hub and not await self._configured("streaming"):
+            if self._board.finished or time.monotonic() > limit_s:
+                return
+            for program in hub:
+                program.check()
+            await asyncio.sleep(TICK_S)
+
+    async def _configured(self, *wanted: str) -> bool:
         answer = await programs.status(self._folder)
         devices = answer.get("devices") if answer else None
         states = [d["state"] for d in devices] if isinstance(devices, list) else []
-        return len(states) == 2 and set(states) <= {"configuring", "streaming"}
+        return len(states) == 2 and set(states) <= set(wanted or ("configuring", "streaming"))
 
     async def _devices(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -172,17 +199,13 @@ class World:
             following = beats[done] - elapsed_s if done < len(beats) else 1.0
             await asyncio.sleep(max(0.001, following))
 
-    async def _mishaps(self, broker: Program, *hub: Program) -> None:
+    async def _mishaps(self, broker: Program, receiver: Program, *hub: Program) -> None:
         """What was asked for, in the middle of the time there is."""
         options = self._options
         seconds = options.seconds or 60.0
         if options.stop_broker_s:
             await asyncio.sleep(seconds * 0.2)
-            self._say(f"broker killed for {options.stop_broker_s:g} s")
-            await broker.kill()
-            await asyncio.sleep(options.stop_broker_s)
-            await broker.start()
-            self._say("broker is back")
+            await self._outage(broker, receiver)
         if options.kill_hub:
             left = seconds * 0.5 - self._elapsed_s() if not options.stop_broker_s else seconds * 0.1
             await asyncio.sleep(max(0.0, left))
@@ -192,6 +215,28 @@ class World:
                 await asyncio.sleep(3.0)
                 await program.start()
                 self._say(f"{program.name} was killed and started again")
+
+    async def _outage(self, broker: Program, receiver: Program) -> None:
+        """This broker forgets when it is killed. So the receiver comes back first, as to one that keeps its session."""
+        self._say(f"broker killed for {self._options.stop_broker_s:g} s")
+        connected = receiver.said(CONNECTED)
+        await broker.kill()
+        if self._way is not None:
+            await self._way.shut()
+        await asyncio.sleep(self._options.stop_broker_s)
+        await broker.start()
+        while receiver.said(CONNECTED) == connected:
+            receiver.check()
+            await asyncio.sleep(TICK_S)
+        answer = await programs.status(self._folder)
+        self._tail.read()
+        uplink = answer.get("uplink") if answer else None
+        for stream, row in uplink["streams"].items() if isinstance(uplink, dict) else ():
+            numbers = range(1, row["high_water"] + 1)
+            self._waited[stream] = {n for n in numbers if (stream, n) not in self._received.came_ns}
+        if self._way is not None:
+            await self._way.reopen()
+        self._say("broker is back")
 
     def _elapsed_s(self) -> float:
         return (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - self._began_ns) / NS_PER_S
@@ -283,7 +328,9 @@ class World:
         beats: NDArray[np.float64] | None = None
         if self._source.annotated:
             beats = self._source.beats(ledger.produced / rate_hz) * rate_hz
-        return prove(ledger, self._strap.ledger, beats, rate_hz, self._received)
+        proof = prove(ledger, self._strap.ledger, beats, rate_hz, self._received)
+        proof.drained = drained(self._waited, self._received.came_ns)
+        return proof
 
     def _say(self, note: str) -> None:
         self._note = note

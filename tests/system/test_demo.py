@@ -99,6 +99,9 @@ def test_a_killed_hub_and_a_lost_broker_lose_nothing_that_was_accepted(tmp_path:
     board, _ = row(out, "in gaps that the hub named")
     assert board > 0, "the hub was dead for seconds: a gap must be named"
     assert "hub_killed" in out
+    drained = [line.split("that had waited") for line in out.splitlines() if "had waited" in line]
+    streams = [row[0].split()[-1] for row in drained]
+    assert streams.index("vitals") < streams.index("waveform"), "vitals come first"
 
 
 def test_a_sealed_hub_whose_halves_are_killed_lost_nothing_and_its_disk_tells_nothing(

@@ -4,6 +4,13 @@ from pathlib import Path
 from firmware_sim.demo import programs
 
 
+def test_in_a_hurry_both_ends_come_back_within_seconds(tmp_path: Path) -> None:
+    for name in ("wardlink", "receiver"):
+        config = programs.write_config(name, tmp_path, 18830)
+        programs.hurry(config)
+        assert "backoff_most_s = 2\n" in config.read_text(encoding="utf-8")
+
+
 def test_a_sealed_demo_has_a_clinic_with_a_key_and_a_hub_without(tmp_path: Path) -> None:
     config = programs.write_config("wardlink", tmp_path, 18830)
     receiving = programs.write_config("receiver", tmp_path, 18830)
