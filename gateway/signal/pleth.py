@@ -1,0 +1,147 @@
+"""Beats from a photoplethysmogram stream: the pulse-wave kernels with their memory."""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gateway.signal import biquad, ppg
+
+Floats = NDArray[np.float64]
+
+RATE_LEAST_HZ: Final = 25.0
+RATE_MOST_HZ: Final = 1000.0
+
+BLOCK: Final = 4096
+"""Samples of one kernel call: bounds the output buffer. Packets are far shorter."""
+
+FLOOR_COUNTS: Final = 1.0
+"""Rounding noise of a converter makes no upstrokes as high as 1 count, once averaged and low-passed."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pulses:
+    """Pulse waves in order of time: arrays of one length. Places are in samples since the start of the run.
+
+    Attributes:
+        index: the steepest place of the upstroke, finer than one sample. Intervals are taken from here: it moves least.
+        foot: where the wave begins: the tangent at the steepest place meets the level of the minimum before it.
+        peak: the systolic peak.
+        height: from foot to peak, in the unit of the samples, after the low-pass.
+        level: the samples' value at the foot. With a sensor that gives the light itself (not a wave that a device has
+            scaled and centred) 100 height / level is the perfusion index in percent.
+        quality: how far the wave resembles those before it, 0 (not at all) to 1. The first has nothing to resemble: 0.
+        known: how many samples of the run had been seen when the beat was decided: `known - index` is its delay.
+    """
+
+    index: Floats
+    foot: Floats
+    peak: Floats
+    height: Floats
+    level: Floats
+    quality: Floats
+    known: Floats
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+NO_PULSES: Final = Pulses(*(np.empty(0) for _ in range(ppg.COLUMNS)))
+
+
+class PlethStream:
+    """Finds the pulse waves of one sensor. Any cutting of the samples gives the same, bit for bit.
+
+    A wave is given out about 0.4 s after its upstroke, save for the first 4 s, which are judged together, and for those
+    found by search-back. Scale and offset of the samples are free, polarity is not: what the light lets through falls
+    with each beat, what devices draw rises.
+    """
+
+    def __init__(
+        self, rate_hz: float, *, inverted: bool = False, floor: float = FLOOR_COUNTS
+    ) -> None:
+        """Takes 25 to 1000 samples/s.
+
+        Args:
+            rate_hz: sample rate.
+            inverted: the samples fall when the blood comes: light as the sensor receives it.
+            floor: least height of an upstroke that may be a beat, in the unit of the samples. The default suits raw
+                counts of a converter.
+        """
+        if not RATE_LEAST_HZ <= rate_hz <= RATE_MOST_HZ:
+            raise ValueError(f"rate {rate_hz} Hz: expected {RATE_LEAST_HZ:g} to {RATE_MOST_HZ:g}")
+        if not (math.isfinite(floor) and floor > 0):
+            raise ValueError(
+                f"floor {floor}: expected a positive number in the unit of the samples"
+            )
+        stride = max(1, round(rate_hz / ppg.INNER_HZ))
+        self._start = _start(rate_hz, stride, inverted=inverted, floor=floor)
+        self._state = self._start.copy()
+        separation = int(self._start[ppg.SEPARATION]) * stride
+        room = BLOCK // separation + ppg.QUEUE + ppg.PENDING + 2
+        self._out = np.empty((room, ppg.COLUMNS))
+
+    @property
+    def state_bytes(self) -> int:
+        """What is remembered from one call to the next. It never grows."""
+        return self._state.nbytes
+
+    @property
+    def count(self) -> int:
+        """Samples since the start of the run, down to the last one that took part."""
+        return int(self._state[ppg.RAW_COUNT])
+
+    def reset(self) -> None:
+        """Forgets everything: the next sample is number 0 of a new run. After a gap, `flush` first."""
+        self._state[:] = self._start
+
+    def process(self, samples: ArrayLike) -> Pulses:
+        """Takes the next samples of the run, and returns the waves that were decided with them."""
+        data = np.ascontiguousarray(samples, np.float64)
+        if data.size <= BLOCK:
+            return self._pulses(ppg.ppg_process(data, self._state, self._out))
+        parts = [
+            self._pulses(ppg.ppg_process(data[at : at + BLOCK], self._state, self._out))
+            for at in range(0, data.size, BLOCK)
+        ]
+        return joined(parts)
+
+    def flush(self) -> Pulses:
+        """Ends the run: returns the waves that were still waiting for a decision, and starts anew."""
+        pulses = self._pulses(ppg.ppg_flush(self._state, self._out))
+        self.reset()
+        return pulses
+
+    def _pulses(self, found: int) -> Pulses:
+        if found == 0:
+            return NO_PULSES
+        return Pulses(*self._out[:found].T.copy())
+
+
+def joined(parts: list[Pulses]) -> Pulses:
+    """The waves of several calls as one."""
+    if not parts:
+        return NO_PULSES
+    names = Pulses.__dataclass_fields__
+    return Pulses(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def _start(rate_hz: float, stride: int, *, inverted: bool, floor: float) -> Floats:
+    """The state before the first sample."""
+    state = np.zeros(ppg.STATE_SIZE)
+    inner_hz = rate_hz / stride
+    state[ppg.B0 : ppg.A2 + 1] = biquad.low_pass(ppg.LOW_PASS_HZ, inner_hz)
+    state[ppg.BASE] = math.nan
+    state[ppg.STRIDE] = stride
+    state[ppg.RATE] = inner_hz
+    state[ppg.SIGN] = -1.0 if inverted else 1.0
+    state[ppg.DELAY] = biquad.low_pass_delay_s(ppg.LOW_PASS_HZ) * inner_hz
+    state[ppg.FLOOR] = floor
+    state[ppg.SEPARATION] = round(ppg.SEPARATION_S * inner_hz)
+    state[ppg.TOP + ppg.AT] = -1
+    state[ppg.LAST] = -math.inf
+    state[ppg.INTERVAL] = ppg.INTERVAL_START_S * inner_hz
+    state[ppg.DUE] = ppg.LEARN_S * inner_hz
+    return state

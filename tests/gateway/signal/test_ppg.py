@@ -1,0 +1,109 @@
+"""The kernel against its slow twin, and against itself under every cutting of the samples."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from gateway.signal import ppg
+from gateway.signal.pleth import PlethStream, Pulses, joined
+from tests.gateway.signal.synthetic_ppg import noisy, pleth, rhythm
+from tests.naive import ppg as naive
+
+Floats = NDArray[np.float64]
+
+RATES_HZ = (25.0, 60.0, 93.0, 125.0, 200.0, 360.0, 1000.0)
+
+
+def trouble(seed: int, rate_hz: float, seconds: float = 30) -> Floats:
+    """A recording with everything in it: weak beats, a pause, jumps, clipping, a flat line, noise, no numbers."""
+    rng = np.random.default_rng(seed)
+    beats = rhythm(seconds, rng.uniform(0.4, 1.2), rng, spread=rng.choice([0.02, 0.25]))
+    pause = rng.uniform(2, seconds - 4)
+    beats = beats[(beats < pause) | (beats > pause + rng.choice([0, 3, 9]))]
+    heights = rng.uniform(0.3, 1, beats.size)
+    x = pleth(beats, seconds, rate_hz, heights, dicrotic=rng.uniform(0, 0.6))
+    x = noisy(x * rng.choice([0.02, 1.0, 300.0]), rng.choice([0.0, 3.0, 300.0]), rate_hz, rng)
+    at, length = rng.integers(0, x.size // 2, 2)
+    x[at : at + length // 4] += rng.choice([1e3, -3e5])
+    at = rng.integers(0, x.size)
+    x[at : at + round(rng.uniform(0, 5) * rate_hz)] = x[at]
+    x[rng.integers(0, x.size, 3)] = np.nan, np.inf, -1e300
+    x[: rng.choice([0, 0, 5])] = np.nan
+    limit = rng.choice([800, 1e6])
+    clipped: Floats = np.clip(x, -limit, limit)
+    return clipped
+
+
+def table(pulses: Pulses) -> Floats:
+    return np.stack([getattr(pulses, name) for name in Pulses.__dataclass_fields__], 1)
+
+
+def detect(x: Floats, rate_hz: float, cuts: list[int], *, inverted: bool = False) -> Floats:
+    stream = PlethStream(rate_hz, inverted=inverted)
+    parts = [stream.process(part) for part in np.split(x, cuts)]
+    return table(joined([*parts, stream.flush()]))
+
+
+@pytest.mark.parametrize("rate_hz", RATES_HZ)
+def test_equals_its_twin(rate_hz: float) -> None:
+    beats = 0
+    for seed in range(8):
+        x = trouble(seed, rate_hz, 12 if rate_hz > 400 else 24)
+        inverted = seed % 3 == 2
+        expected = np.array(naive.detect(x, rate_hz, inverted=inverted)).reshape(-1, ppg.COLUMNS)
+        got = detect(x, rate_hz, [], inverted=inverted)
+        assert got.shape == expected.shape, f"seed {seed}"
+        np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-6, err_msg=f"seed {seed}")
+        beats += len(got)
+    assert beats > 40
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    rate_hz=st.sampled_from(RATES_HZ),
+    shares=st.lists(st.floats(0, 1), max_size=30),
+)
+def test_any_cutting_gives_the_same_bits(seed: int, rate_hz: float, shares: list[float]) -> None:
+    x = trouble(seed, rate_hz, 20)
+    cuts = sorted(round(share * x.size) for share in shares)
+    whole = detect(x, rate_hz, [])
+    assert whole.tobytes() == detect(x, rate_hz, cuts).tobytes()
+
+
+@pytest.mark.parametrize("packet", [1, 7, 36])
+def test_packets_give_the_same_bits(packet: int) -> None:
+    x = trouble(5, 125.0)
+    whole = detect(x, 125.0, [])
+    assert len(whole) > 10
+    assert whole.tobytes() == detect(x, 125.0, list(range(packet, x.size, packet))).tobytes()
+
+
+def test_integers_and_floats_give_the_same_bits() -> None:
+    x = np.rint(np.nan_to_num(trouble(6, 250.0), posinf=0, neginf=0))
+    whole = detect(x, 250.0, [])
+    for kind in (np.int32, np.int64, np.float64):
+        stream = PlethStream(250.0)
+        parts = [stream.process(x.astype(kind)), stream.flush()]
+        assert whole.tobytes() == table(joined(parts)).tobytes()
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), rate_hz=st.sampled_from(RATES_HZ))
+def test_beats_are_in_order_and_apart_whatever_comes(seed: int, rate_hz: float) -> None:
+    rng = np.random.default_rng(seed)
+    x = np.concatenate(
+        [trouble(seed, rate_hz, 10), rng.normal(0, 500, 2000), np.cumsum(rng.normal(0, 50, 2000))]
+    )
+    stream = PlethStream(rate_hz)
+    pulses = joined([stream.process(x), stream.flush()])
+    got = table(pulses)
+    assert np.isfinite(got).all()
+    assert (np.diff(pulses.index) > 0.07 * rate_hz).all()
+    assert ((got[:, :3] >= 0) & (got[:, :3] < x.size)).all()
+    assert ((pulses.foot <= pulses.index) & (pulses.index <= pulses.peak + 1)).all()
+    assert (pulses.height > 1).all()
+    assert ((pulses.quality >= 0) & (pulses.quality <= 1)).all()
+    assert (pulses.known > pulses.index).all()
