@@ -184,9 +184,9 @@ def clean_vote(state: Floats, at: int) -> None:
     state[at + RUNS] = runs
 
 
-@kernel("void(float64[:,::1], float64[::1], float64[:,::1])")
-def clean_process(samples: Floats, state: Floats, out: Floats) -> None:
-    """Goes on by `samples`, of shape (samples, leads), and fills `out`, of the same shape."""
+@kernel("int64(float64[:,::1], float64[::1], float64[:,::1])")
+def clean_process(samples: Floats, state: Floats, out: Floats) -> int:
+    """Goes on by `samples`, of shape (samples, leads), fills `out`, of the same shape, and returns how many there are."""
     size, leads = samples.shape
     window, seen = int(state[WINDOW]), int(state[COUNT])
     for lead in range(leads):
@@ -211,3 +211,4 @@ def clean_process(samples: Floats, state: Floats, out: Floats) -> None:
                 clean_vote(state, at)
             first = end
     state[COUNT] = seen + size
+    return int(size)

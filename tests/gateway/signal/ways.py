@@ -47,6 +47,27 @@ def ecg_stream() -> None:
         stream.flush()
 
 
+def lead_streams() -> None:
+    from gateway.signal.leads import CleanStream, QualityStream
+
+    rng = np.random.default_rng(3)
+    for rate_hz, limits in (
+        (60.0, None),
+        (125.0, (-2000.0, 2000.0)),
+        (360.0, None),
+        (1000.0, None),
+    ):
+        signal = noisy(ecg(rhythm(30, 0.8, rng, 0.2), 30, rate_hz), 60, rate_hz, rng)
+        signal[rng.integers(0, signal.size, 5)] = np.nan, np.inf, -np.inf, 1e300, -(2.0**41)
+        signal[signal.size // 2 :] = np.clip(signal[signal.size // 2 :], -700, 700)
+        signal[-round(3 * rate_hz) :] = 0.0
+        leads = np.stack([signal, signal[::-1]], 1)
+        for stream in (CleanStream(rate_hz, 2), QualityStream(rate_hz, 2, limits)):
+            for first in range(0, len(leads), round(0.3 * rate_hz)):
+                stream.process(leads[first : first + round(0.3 * rate_hz)])
+            stream.process(leads)
+
+
 def heart_rate() -> None:
     from gateway.signal.rate import heart_rate_bpm, rr_intervals_ns
 
@@ -59,6 +80,8 @@ def heart_rate() -> None:
 
 SCENARIOS: dict[str, Callable[[], None]] = {
     "gateway.signal.ecg.EcgStream": ecg_stream,
+    "gateway.signal.leads.CleanStream": lead_streams,
+    "gateway.signal.leads.QualityStream": lead_streams,
     "gateway.signal.rate": heart_rate,
 }
 """What stands in for every stream (a class with a method `process`), and for kernels without one."""
@@ -132,7 +155,7 @@ def main() -> int:
     notes = Notes()
     notes.watch(kernels)
     count = compilations()
-    for run in SCENARIOS.values():
+    for run in dict.fromkeys(SCENARIOS.values()):
         run()
     print(
         json.dumps(
