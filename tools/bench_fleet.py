@@ -15,7 +15,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -136,6 +136,13 @@ def weigh(folder: Path) -> None:
     """A table: form by interval."""
     out.write("MB of a hub in 30 days, both ways, with TLS, TCP and IP; a message in\n")
     out.write(f"{'':24}" + "".join(f"{interval:>8} s" for interval in INTERVALS_S) + "\n")
+    for title, months in weights(folder):
+        out.write(f"{title:24}" + "".join(f"{month:10,.0f}" for month in months) + "\n")
+    out.write("\n")
+
+
+def weights(folder: Path) -> Iterator[tuple[str, list[float]]]:
+    """Of each kind of message the MB of a month, one for each of `INTERVALS_S`; of the heartbeat its own alone."""
     clinic = ClinicKey.generate()
     for name, second in ((Stream.VITALS, second_of_vitals), (Stream.WAVEFORM, second_of_waveform)):
         for form in ("json", "cbor", "sealed"):
@@ -150,17 +157,17 @@ def weigh(folder: Path) -> None:
                 max_bytes=1 << 28,
                 readers=(clinic.reader,) if form == "sealed" else (),
             )
-            row = ""
+            months = []
             for interval in INTERVALS_S:
                 records = [record for at in range(interval) for record in second(at)]
                 size = payload_bytes(name, records, form, journal, key)
-                row += f"{month_mb(size, interval):10,.0f}"
+                months.append(month_mb(size, interval))
             journal.close()
-            out.write(f"{f'{name}, {form}':24}{row}\n")
+            yield f"{name}, {form}", months
     beat = len(
         Identity(1, "ward", 1).heartbeat("0" * 36, Moment(10**15, 10**18), {"vitals": Mark()})
     )
-    out.write(f"{'heartbeat, each 10 s':24}{month_mb(beat, 10.0):10,.0f}\n\n")
+    yield "heartbeat, each 10 s", [month_mb(beat, 10.0)]
 
 
 # --- The fleet at work ---------------------------------------------------------------------------------

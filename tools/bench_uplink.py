@@ -28,7 +28,7 @@ from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from drivers.assigned import Code, Unit
-from drivers.model import Event, EventKind, Observation, Quantity
+from drivers.model import Event, EventKind, Observation, Quantity, SampleArray
 from gateway.clock import SystemClock
 from gateway.journal.journal import Journal
 from gateway.journal.keys import HubKey
@@ -41,6 +41,7 @@ SETTLE_S, WINDOW_S = 3.0, 10.0
 """Connecting and slow start are not counted: the link is watched after it has settled."""
 RECORD_BYTES = 200
 BATCH = 100
+WAVE_BYTES = 6_000
 HUB = "hub-1"
 PAYLOADS = ("json", "cbor")
 out = sys.stdout
@@ -125,6 +126,20 @@ def fill(folder: Path, batches: int, entries: int) -> HubKey:
             for _ in range(entries):
                 number += 1
                 journal.append(f"device-{number % 10}", vitals(number), "patient-1")
+            journal.commit()
+    return key
+
+
+def pile_up(folder: Path, size_bytes: int) -> HubKey:
+    """A journal with so much waveform that nobody has had yet: 5 s of six leads at 500 Hz a commit."""
+    key = HubKey.find(folder, {})
+    with _journal(folder, key) as journal:
+        for number in range(size_bytes // (WAVE_BYTES * 5)):
+            for second in range(5):
+                data = os.urandom(WAVE_BYTES)
+                wave = SampleArray(data, 2, 2_000_000, Unit.MICRO_VOLT)
+                at_ns = (number * 5 + second) * 1_000_000_000
+                journal.append("device-1", Observation(Code.ECG_ELEC_POTL_I, wave, at_ns), "p-1")
             journal.commit()
     return key
 
@@ -312,12 +327,18 @@ def one_backlog(server: Mosquitto, files: Files, folder: Path, hours: float, pay
     out.flush()
 
 
-def alarm_delay(server: Mosquitto, files: Files, scratch: Path, count: int) -> None:
-    """From the commit of an alarm to the broker, with a backlog before it."""
-    out.write("\nAn alarm during a backlog over the same link: from its commit to the broker\n")
+def alarm_delay(
+    server: Mosquitto, files: Files, scratch: Path, count: int, waveform_gb: float
+) -> None:
+    """From the commit of an alarm to the broker, with a backlog before it: vitals, or so much waveform."""
     folder = scratch / "alarm"
     folder.mkdir()
-    key = fill(folder, 3_000, BATCH)
+    key = pile_up(folder, int(waveform_gb * 1e9)) if waveform_gb else fill(folder, 3_000, BATCH)
+    streams = (folder / "journal" / name for name in ("vitals", "waveform"))
+    size = sum(file.stat().st_size for stream in streams for file in stream.iterdir()) / 1e9
+    out.write(
+        f"\nAn alarm during a backlog of {size:.1f} GB over the same link: from its commit to the broker\n"
+    )
     arrived: dict[int, float] = {}
 
     def on_message(_client: paho.Client, _userdata: object, message: paho.MQTTMessage) -> None:
@@ -409,6 +430,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hours", type=float, default=12.0, help="of vitals in the backlog")
     parser.add_argument("--alarms", type=int, default=100)
+    parser.add_argument(
+        "--waveform-gb",
+        type=float,
+        default=0.0,
+        help="that waits when an alarm comes (default: vitals)",
+    )
     parser.add_argument("--only", choices=("use", "backlog", "alarm", "loopback"))
     parser.add_argument("--peer", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -429,7 +456,9 @@ def main() -> int:
             parts: dict[str, Callable[[], None]] = {
                 "use": lambda: link_use(server, files, scratch),
                 "backlog": lambda: long_backlog(server, files, scratch, options.hours),
-                "alarm": lambda: alarm_delay(server, files, scratch, options.alarms),
+                "alarm": lambda: alarm_delay(
+                    server, files, scratch, options.alarms, options.waveform_gb
+                ),
                 "loopback": lambda: loopback(scratch),
             }
             for name, part in parts.items():
