@@ -100,6 +100,7 @@ def test_list_counts_what_was_given_up(tmp_path: Path) -> None:
         journal.commit()
     summary = JournalFiles(tmp_path / "journal").summary(Stream.WAVEFORM)
     assert (summary.first, summary.last, summary.missing) == (7, 30, 6)
+    journal.close()
 
 
 @pytest.mark.parametrize("command", ["list", "verify", "export"])

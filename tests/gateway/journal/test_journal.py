@@ -439,4 +439,6 @@ def test_what_was_recorded_cannot_be_found_on_the_disk(tmp_path: Path) -> None:
     assert len(files) == 6  # lock, state, cursor and its lock, published, one segment
     assert not [path for path in files if needle in path.read_bytes()]
     assert {path.stat().st_mode & 0o077 for path in files} == {0}
-    assert len(read_all(open_journal(DISK, tmp_path / "journal"), Stream.ALARM)) == 1
+    again = open_journal(DISK, tmp_path / "journal")
+    assert len(read_all(again, Stream.ALARM)) == 1
+    again.close()

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +33,17 @@ WRITTEN = ".free"
 """The simulated disk knows a file by the name under which it was opened: the writer's, before it became a segment."""
 
 
+OPENED: list[JournalReader] = []
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    """What a test opened does not outlive it."""
+    yield
+    while OPENED:
+        OPENED.pop().close()
+
+
 def open_reader(
     storage: Storage, directory: Path = DIRECTORY, *, acknowledges: bool = True
 ) -> JournalReader:
@@ -41,6 +52,7 @@ def open_reader(
         directory, hub="hub-1", hub_key=KEY, storage=storage, acknowledges=acknowledges
     )
     marks = published.load(directory, storage)
+    OPENED.append(reader)
     assert marks
     reader.follow(marks)
     return reader
