@@ -19,10 +19,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from gateway.signal.jit import IMPLEMENTATION
-from tools.signal_bench import beats
+from tools.signal_bench import beats, codec, index, pulse, speed
 from tools.signal_bench.beats import Options
-from tools.signal_bench.detectors import DETECTORS
+from tools.signal_bench.detectors import DETECTORS, OURS
 from tools.signal_bench.jobs import SLOW, workers
+from tools.signal_bench.report import page
 from tools.signal_bench.results import Section, goals_text, section_text
 
 ROOT = Path(__file__).parents[1]
@@ -34,20 +35,37 @@ SECTIONS: dict[str, Callable[[Options], Section]] = {
     "qrs": beats.qrs,
     "noise": beats.noise,
     "cpsc": beats.fibrillation,
+    "speed": speed.speed,
+    "delay": speed.delay,
+    "quality": index.quality,
+    "pulse": pulse.pulse,
+    "codec": codec.codec,
 }
-MODULES = {"fast-qrs-detector": "fast_qrs_detector"}
-"""Where a package's module is named otherwise."""
+PACKAGES = {
+    "wardlink": "gateway",
+    "sleepecg": "sleepecg",
+    "neurokit2": "neurokit2",
+    "wfdb": "wfdb",
+    "fast-qrs-detector": "fast_qrs_detector",
+    "biosppy": "biosppy",
+    "scipy": "scipy",
+    "soundfile": "soundfile",
+    "zstandard": "zstandard",
+}
+"""What is measured here, with the module of each."""
 
 
-def installed(package: str) -> bool:
-    """Whether it can be imported."""
-    return package == "wardlink" or find_spec(MODULES.get(package, package)) is not None
+def installed() -> frozenset[str]:
+    """Those that can be imported."""
+    found = frozenset(name for name, module in PACKAGES.items() if find_spec(module))
+    for name in PACKAGES.keys() - found:
+        sys.stderr.write(f"{name}: not installed, left out; run this as `make bench` does\n")
+    return found
 
 
 def heading(options: Options) -> str:
     """What ran, and on what."""
-    packages = sorted({DETECTORS[name].package for name in options.detectors} | {"numpy"})
-    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    versions = ", ".join(f"{name} {version(name)}" for name in sorted(options.packages | {"numpy"}))
     return (
         f"{platform.machine()}, Python {platform.python_version()}; kernels: {IMPLEMENTATION}; {versions}"
         + ("; QUICK: a few records, no slow peers" if options.quick else "")
@@ -122,17 +140,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints, leaves the report."""
     wanted = options_of(arguments)
     begin = time.monotonic()
-    peers = [name for name, detector in DETECTORS.items() if installed(detector.package)]
-    for name in set(DETECTORS) - set(peers):
-        sys.stderr.write(f"{name}: not installed, left out; run this as `make bench` does\n")
-    if wanted.quick:
-        peers = [name for name in peers if name not in SLOW]
+    packages = installed()
+    detectors = tuple(
+        name
+        for name, detector in DETECTORS.items()
+        if detector.package in packages and not (wanted.quick and name in SLOW)
+    )
     with workers() as pool:
-        options = Options(quick=wanted.quick, detectors=tuple(peers), pool=pool)
+        options = Options(wanted.quick, detectors, packages, pool)
         sections = [SECTIONS[key](options) for key in wanted.keys]
     head = heading(options)
     printed = text(head, sections)
     sys.stdout.write((as_json(head, sections) if wanted.json else printed) + "\n")
+    wanted.report.parent.mkdir(parents=True, exist_ok=True)
+    wanted.report.write_text(page(head, sections, OURS), encoding="utf-8")
+    sys.stderr.write(f"pictures: {wanted.report}\n")
     if wanted.write_docs:
         write_docs(DOCUMENT, printed)
     sys.stderr.write(f"{time.monotonic() - begin:.0f} s\n")

@@ -27,11 +27,13 @@ class Options:
     Attributes:
         quick: a few records only.
         detectors: names of those that are there.
+        packages: that can be imported.
         pool: does the long work.
     """
 
     quick: bool
     detectors: tuple[str, ...]
+    packages: frozenset[str]
     pool: Executor
 
     def some(self, names: Sequence[str]) -> list[str]:
@@ -69,12 +71,12 @@ def row(name: str, results: dict[str, Score], outcomes: Sequence[Outcome]) -> tu
 COLUMNS = ("detector", "Se %", "+P %", "F1 %", "average F1 %", "FP", "FN", "worst", "ns/sample")
 
 
-def best_peer(figures: dict[str, float], text: str = "{:.3f}") -> str:
-    """Name and figure of the best of the others."""
-    others = {name: value for name, value in figures.items() if name != OURS}
+def best_peer(figures: dict[str, float], text: str = "{:.3f}", *, most: bool = True) -> str:
+    """Name and figure of the best of the others: the one with the most, or with the least."""
+    others = {name: value for name, value in figures.items() if not name.startswith(OURS)}
     if not others:
         return "-"
-    name = max(others, key=lambda key: others[key])
+    name = (max if most else min)(others, key=lambda key: others[key])
     return f"{text.format(others[name])} {name}"
 
 

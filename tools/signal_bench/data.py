@@ -7,9 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tools.signal_bench.noise import noise_test
-from tools.signal_bench.records import Floats, Record, read_record
+from tools.signal_bench.records import Floats, Record, read_leads, read_record
 
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(os.environ.get("WARDLINK_DATA", ROOT.parent / "shared" / "data"))
@@ -53,6 +54,11 @@ def absent(what: str) -> str:
 def load(database: str, name: str, channel: int = 0) -> Record:
     """One record of `mitdb` or `cpsc2021`."""
     return read_record(FOLDER / "ecg" / database / name, channel)
+
+
+def load_leads(database: str, name: str) -> tuple[NDArray[np.int16], float]:
+    """All leads of one record, and their rate in Hz."""
+    return read_leads(FOLDER / "ecg" / database / name)
 
 
 @lru_cache(maxsize=2)

@@ -124,6 +124,12 @@ def flutter(times_s: Floats, codes: tuple[str, ...], end_s: float) -> Spans:
     return (*spans, *(() if begin is None else ((begin, end_s),)))
 
 
+def read_leads(name: Path) -> tuple[NDArray[np.int16], float]:
+    """All leads as they were converted, of shape (samples, leads), and their rate in Hz."""
+    read = wfdb().rdrecord(str(name), physical=False)
+    return np.ascontiguousarray(read.d_signal, np.int16), float(read.fs)
+
+
 def read_record(name: Path, channel: int = 0, reference: str = "atr") -> Record:
     """Reads one lead with its reference beats.
 

@@ -1,0 +1,137 @@
+"""Bytes of a lossless ECG sample: the codec's two modes beside FLAC and zstd, in blocks as a hub would cut them."""
+
+import io
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tools.signal_bench import data
+from tools.signal_bench.beats import Options
+from tools.signal_bench.detectors import NotInstalledError, peer
+from tools.signal_bench.progress import progress
+from tools.signal_bench.results import Section, Table, judge
+
+Block = NDArray[np.int16]
+BLOCK_S, LIVE_S = 10.0, 1.0
+GOAL_BLOCKS, GOAL_LIVE = 0.475, 0.480
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A way to write blocks of int16 samples, of shape (samples, leads). `encode` gets the rate in Hz too."""
+
+    name: str
+    block_s: float
+    encode: Callable[[list[Block], float], list[bytes]]
+
+
+def flac(blocks: list[Block], rate_hz: float) -> list[bytes]:
+    """Each block a file of its own, at libsndfile's middle level."""
+    soundfile = peer("soundfile")
+    coded = []
+    for block in blocks:
+        file = io.BytesIO()
+        soundfile.write(file, block, round(rate_hz), format="FLAC", subtype="PCM_16")
+        coded.append(file.getvalue())
+    return coded
+
+
+def shuffled_deltas(block: Block) -> bytes:
+    """Differences, small ones near zero whatever their sign; all low bytes, then all high ones."""
+    deltas = np.diff(block.astype(np.int32), axis=0, prepend=0).astype(np.int16)
+    zigzag = ((deltas << 1) ^ (deltas >> 15)).astype("<u2").T.ravel()
+    return zigzag.view(np.uint8).reshape(-1, 2).T.tobytes()
+
+
+def plain(block: Block) -> bytes:
+    """As they are."""
+    return block.astype("<i2").tobytes()
+
+
+def zstd(prepare: Callable[[Block], bytes]) -> Callable[[list[Block], float], list[bytes]]:
+    """Zstandard at level 3 over prepared bytes."""
+
+    def encode(blocks: list[Block], rate_hz: float) -> list[bytes]:
+        del rate_hz
+        compressor: Any = peer("zstandard").ZstdCompressor(level=3)
+        return [compressor.compress(prepare(block)) for block in blocks]
+
+    return encode
+
+
+PEERS = (
+    Method("FLAC", BLOCK_S, flac),
+    Method("FLAC", LIVE_S, flac),
+    Method("zstd-3 on deltas, shuffled", BLOCK_S, zstd(shuffled_deltas)),
+    Method("zstd-3 on deltas, shuffled", LIVE_S, zstd(shuffled_deltas)),
+    Method("zstd-3", LIVE_S, zstd(plain)),
+)
+OURS: tuple[Method, ...] = ()
+
+
+def blocks_of(samples: Block, rate_hz: float, seconds: float) -> list[Block]:
+    """Equal pieces; the last may be shorter."""
+    step = round(seconds * rate_hz)
+    return [samples[at : at + step] for at in range(0, len(samples), step)]
+
+
+def codec(options: Options) -> Section:
+    """All leads of the records together."""
+    section = Section("codec", "Lossless codec")
+    names = options.some(data.mitdb())
+    recordings = [data.load_leads("mitdb", name) for name in names]
+    if not recordings:
+        section.remarks.append(data.absent("ecg/mitdb") + "; 5 min of one lead instead")
+        record = data.packaged_ecg()
+        recordings = [(record.counts.astype(np.int16)[:, None], record.rate_hz)]
+    methods = OURS + PEERS
+    total = sum(samples.size for samples, _ in recordings)
+    rows, figures = [], {}
+    with progress(section.title, len(methods)) as bar:
+        for method in methods:
+            try:
+                size, seconds = measured(method, recordings)
+            except NotInstalledError as fault:
+                section.remarks.append(str(fault))
+                continue
+            figures[method.name, method.block_s] = size / total
+            rows.append(
+                (
+                    method.name,
+                    f"{method.block_s:g} s",
+                    f"{size / total:.4f}",
+                    f"{2 * total / size:.2f}",
+                    f"{2 * total / seconds / 1e6:.0f}",
+                )
+            )
+            bar.step()
+    leads = sum(samples.shape[1] for samples, _ in recordings)
+    title = f"{len(recordings)} records, {leads} leads, {total / 1e6:.1f} million int16 samples"
+    columns = ("method", "block", "bytes/sample", "ratio", "MB/s")
+    section.tables.append(Table(title, columns, tuple(rows), "MB/s of int16 in, processor time."))
+    for seconds, goal, what in (
+        (BLOCK_S, GOAL_BLOCKS, "ECG in 10 s blocks, bytes a sample"),
+        (LIVE_S, GOAL_LIVE, "ECG live, a message each second, bytes a sample"),
+    ):
+        others = {m.name: figures[m.name, seconds] for m in PEERS if (m.name, seconds) in figures}
+        name = min(others, key=lambda key: others[key], default="")
+        got = next((figures[m.name, seconds] for m in OURS if m.block_s == seconds), None)
+        best = f"{others[name]:.4f} {name}" if name else "-"
+        section.goals.append(judge(what, got, goal, least=False, text="{:.4f}", peer=best))
+    return section
+
+
+def measured(method: Method, recordings: list[tuple[Block, float]]) -> tuple[int, float]:
+    """Bytes, and seconds of processor time."""
+    size, busy = 0, 0.0
+    for samples, rate_hz in recordings:
+        blocks = blocks_of(samples, rate_hz, method.block_s)
+        begin = time.process_time()
+        coded = method.encode(blocks, rate_hz)
+        busy += time.process_time() - begin
+        size += sum(map(len, coded))
+    return size, busy
