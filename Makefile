@@ -38,7 +38,7 @@ $(READY): $(UV) requirements/dev.txt pyproject.toml hatch_build.py
 	@touch $@
 
 $(BENCH_READY): $(READY) requirements/bench.txt
-	$(UV) venv --quiet --clear --python $(PY) $(BENCH)
+	$(UV) venv --quiet --allow-existing --python $(PY) $(BENCH)
 	$(UV) pip sync --quiet --python $(BENCH_PY) --require-hashes requirements/dev.txt requirements/bench.txt
 	$(UV) pip install --quiet --python $(BENCH_PY) --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from gateway.signal.jit import IMPLEMENTATION
-from tools.signal_bench import beats, codec, index, pulse, speed
+from tools.signal_bench import beats, codec, index, process, pulse, speed
 from tools.signal_bench.beats import Options
 from tools.signal_bench.detectors import DETECTORS, OURS
 from tools.signal_bench.jobs import SLOW, workers
@@ -40,6 +40,7 @@ SECTIONS: dict[str, Callable[[Options], Section]] = {
     "quality": index.quality,
     "pulse": pulse.pulse,
     "codec": codec.codec,
+    "process": process.process,
 }
 PACKAGES = {
     "wardlink": "gateway",
