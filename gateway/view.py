@@ -5,6 +5,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 NS_PER_S = 1_000_000_000
+KERNELS = {
+    "aot": "ahead of time",
+    "jit": "just in time",
+    "python": "interpreted",
+}
+"""How the signal kernels came to run: gateway/signal/jit.py."""
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -37,7 +43,7 @@ def state(snapshot: Mapping[str, Any]) -> str:
     parts = [f"{half}: {why}" for half, why in snapshot.get("silent", {}).items()]
     if "devices" in snapshot:
         journal = snapshot["journal"]
-        head += f"  kernels {snapshot['kernels']}"
+        head += f"  kernels {KERNELS[snapshot['kernels']]}"
         head += f"\njournal key {journal['key_kind']}  readers {journal['readers']}"
         parts.append(_devices(snapshot["devices"], now_ns))
         parts.append(room(snapshot["budget"]))

@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from firmware_sim.line import PtyLine
 from firmware_sim.openview_board import LAYOUTS, OpenViewBoard
@@ -28,8 +30,16 @@ from gateway.view import table
 from tools.wheel import ROOT, wheel
 
 RUNS = 5
+PROCESSES = (
+    "process", "kernels", "resident MB", "private MB", "first result s", "processor s",
+    "ns/sample", "in packets", "under PR_SET_MDWE",
+)  # fmt: skip
+HUBS = (
+    "wardlink acquire after a kill, kernels", "first record s", "worst", "processor s", "resident MB",
+)  # fmt: skip
 ALL_S = 60.0
 NOTHING = "kernels = 0; implementation = ''"
+NO_SPEED = "speeds = (0, 0)"
 NUMPY = f"import numpy; {NOTHING}"
 KERNELS = """
 import numpy as np
@@ -38,6 +48,14 @@ from gateway.signal.ecg import EcgStream
 kernels, implementation = len(jit.all_kernels()), jit.IMPLEMENTATION
 EcgStream(250.0).process(np.zeros(25))
 """
+SPEED = """
+import timeit
+x = np.random.default_rng(1).normal(0, 100, 36_000)
+stream = EcgStream(360.0)
+whole = lambda: stream.process(x)
+packets = lambda: [stream.process(x[at:at + 36]) for at in range(0, x.size, 36)]
+speeds = [min(timeit.repeat(way, number=1, repeat=9)) / x.size * 1e9 for way in (whole, packets)]
+"""
 MEASURE = """
 import time
 first_result_ns = time.monotonic_ns()
@@ -45,7 +63,9 @@ memory = open("/proc/self/smaps_rollup").read().split("kB")
 sizes = {row.split()[-2]: int(row.split()[-1]) for row in memory if ":" in row}
 cpu_s = time.process_time()
 import json
-print(json.dumps([implementation, kernels, sizes["Rss:"], sizes["Private_Dirty:"], first_result_ns, cpu_s]))
+"""
+PRINT = """
+print(json.dumps([implementation, kernels, sizes["Rss:"], sizes["Private_Dirty:"], first_result_ns, cpu_s, *speeds]))
 """
 MDWE = """
 import ctypes, sys
@@ -87,9 +107,11 @@ class Probe:
     private_kb: int
     start_s: float
     cpu_s: float
+    whole_ns: float
+    packets_ns: float
 
 
-def probe(place: Path, code: str = KERNELS, **environment: str) -> Probe:
+def probe(place: Path, code: str = KERNELS, speed: str = NO_SPEED, **environment: str) -> Probe:
     """Starts a process with the hub's packages from `place`, which loads all kernels and computes once.
 
     Raises:
@@ -97,14 +119,15 @@ def probe(place: Path, code: str = KERNELS, **environment: str) -> Probe:
     """
     began_ns = time.monotonic_ns()
     done = subprocess.run(  # noqa: S603 - ourselves
-        [sys.executable, "-c", code + MEASURE],
+        [sys.executable, "-c", code + MEASURE + speed + PRINT],
         cwd=place, env={**_environment(), **environment}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])
-    implementation, kernels, resident_kb, private_kb, first_ns, cpu_s = json.loads(done.stdout)
-    start_s = (first_ns - began_ns) / 1e9
-    return Probe(implementation, kernels, resident_kb, private_kb, start_s, cpu_s)
+    implementation, kernels, resident_kb, private_kb, first_ns, *rest = json.loads(done.stdout)
+    return Probe(
+        implementation, kernels, resident_kb, private_kb, (first_ns - began_ns) / 1e9, *rest
+    )
 
 
 @dataclass(slots=True)
@@ -121,7 +144,8 @@ class Row:
         """One more run; a cold one has an empty cache of machine code."""
         with tempfile.TemporaryDirectory() as folder:
             cache = {"NUMBA_CACHE_DIR": folder} if self.cold else {}
-            self.runs.append(probe(self.place, self.code, **cache))
+            speed = SPEED if self.code == KERNELS else NO_SPEED
+            self.runs.append(probe(self.place, self.code, speed, **cache))
 
     def cells(self) -> tuple[str, ...]:
         """As the table shows it."""
@@ -136,7 +160,11 @@ class Row:
             f"{median('private_kb') / 1024:.1f}",
             f"{median('start_s'):.2f}",
             f"{median('cpu_s'):.2f}",
-            self._mdwe() if self.runs[0].kernels else "",
+            *(
+                [f"{median('whole_ns'):.1f}", f"{median('packets_ns'):.1f}", self._mdwe()]
+                if self.runs[0].kernels
+                else [""] * 3
+            ),
         )
 
     def _mdwe(self) -> str:
@@ -167,20 +195,30 @@ def processes(runs: int = RUNS) -> list[Row]:
     return rows
 
 
-async def deaf(place: Path, folder: Path, runs: int) -> list[float]:
-    """How long each of `runs` starts of `wardlink acquire` took to its first record; all but the first after a kill."""
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One start of a hub, until its first records were taken in."""
+
+    kernels: str
+    first_record_s: float
+    cpu_s: float
+    resident_kb: int
+
+
+async def starts(
+    place: Path, folder: Path, runs: int, *, prelude: str = "", records: int = 1
+) -> list[Start]:
+    """Starts `wardlink acquire` beside a streaming board, and kills it when its first `records` are taken in.
+
+    Raises:
+        RuntimeError: they did not come; the text is the hub's log.
+    """
     (folder / "wardlink.toml").write_text(CONFIG, encoding="utf-8")
     layout = LAYOUTS["healthypi-v3"]
     board = OpenViewBoard(layout, Patient(Plan(), layout.rate_hz), PtyLine(folder / "tty-board"))
     streaming = asyncio.create_task(board.run())
-    command = [
-        sys.executable,
-        "-m",
-        "gateway",
-        "acquire",
-        "--config",
-        str(folder / "wardlink.toml"),
-    ]
+    code = f"{prelude}\nimport sys; from gateway.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "acquire", "--config", str(folder / "wardlink.toml")]
     taken = []
     try:
         for _ in range(runs):
@@ -190,13 +228,13 @@ async def deaf(place: Path, folder: Path, runs: int) -> list[float]:
                     *command, cwd=place, env=_environment(), stderr=log
                 )
             try:
-                async with asyncio.timeout(ALL_S):
-                    await _first_record(folder / "run" / status.ACQUIRE)
-                taken.append(time.monotonic() - began)
+                kernels = await _records(folder / "run" / status.ACQUIRE, records, hub)
+                taken.append(_measured(hub.pid, kernels, time.monotonic() - began))
             except TimeoutError as error:
                 raise RuntimeError((folder / "log").read_text(encoding="utf-8")) from error
             finally:
-                hub.kill()
+                if hub.returncode is None:
+                    hub.kill()
                 await hub.wait()
     finally:
         streaming.cancel()
@@ -204,24 +242,42 @@ async def deaf(place: Path, folder: Path, runs: int) -> list[float]:
     return taken
 
 
-async def _first_record(socket: Path) -> None:
-    while True:
+async def _records(socket: Path, records: int, hub: asyncio.subprocess.Process) -> str:
+    """Waits for them, and returns which kernels run."""
+    end = time.monotonic() + ALL_S
+    while hub.returncode is None and time.monotonic() < end:
         try:
-            state = await asyncio.to_thread(status.fetch, socket)
+            state: Any = await asyncio.to_thread(status.fetch, socket)
         except status.NoStatus:
-            state = {}
-        devices = state.get("devices", [])
-        if isinstance(devices, list) and any(device["counters"]["records"] for device in devices):
-            return
+            state = {"devices": []}
+        if any(device["counters"]["records"] >= records for device in state["devices"]):
+            return str(state["kernels"])
         await asyncio.sleep(0.01)
+    raise TimeoutError
+
+
+def _measured(pid: int, kernels: str, first_record_s: float) -> Start:
+    proc = Path(f"/proc/{pid}")
+    ticks = (proc / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[11:13]
+    (size,) = re.findall(
+        r"^VmRSS:\s+(\d+)", (proc / "status").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    cpu_s = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+    return Start(kernels, first_record_s, cpu_s, int(size))
 
 
 def hub_rows(runs: int) -> Iterable[tuple[str, ...]]:
     """The hub's rows, for both ways."""
-    for name, place in (("ahead of time", wheel().unpacked), ("just in time, cached", ROOT)):
+    for place in (wheel().unpacked, ROOT):
         with tempfile.TemporaryDirectory() as folder:
-            taken = asyncio.run(deaf(place, Path(folder), runs + 1))
-        yield name, f"{statistics.median(taken[1:]):.2f}", f"{max(taken[1:]):.2f}"
+            taken = asyncio.run(starts(place, Path(folder), runs + 1))[1:]
+        yield (
+            taken[0].kernels,
+            f"{statistics.median(start.first_record_s for start in taken):.2f}",
+            f"{max(start.first_record_s for start in taken):.2f}",
+            f"{statistics.median(start.cpu_s for start in taken):.2f}",
+            f"{statistics.median(start.resident_kb for start in taken) / 1024:.1f}",
+        )
 
 
 def main() -> int:
@@ -230,27 +286,17 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=RUNS, help=f"of each row (default: {RUNS})")
     runs = parser.parse_args().runs
     made = wheel()
-    rows = [row.cells() for row in processes(runs)]
-    head = (
-        "process",
-        "kernels",
-        "resident MB",
-        "private MB",
-        "first result s",
-        "processor s",
-        "under PR_SET_MDWE",
-    )
     out = sys.stdout
     out.write(
-        f"{platform.machine()}, Python {platform.python_version()}; medians of {runs} starts\n"
+        f"{platform.machine()}, Python {platform.python_version()}; medians of {runs} starts;"
+        " samples: one lead through the QRS detector, in one call and in packets of 100 ms\n"
     )
-    out.write(table(head, rows) + "\n\n")
-    out.write(
-        table(("wardlink acquire, killed", "first record s", "worst"), hub_rows(runs)) + "\n\n"
-    )
+    out.write(table(PROCESSES, [row.cells() for row in processes(runs)]) + "\n\n")
+    out.write(table(HUBS, hub_rows(runs)) + "\n\n")
     out.write(
         f"{made.file.name} {made.file.stat().st_size / 1000:.0f} kB,"
-        f" of which machine code unpacked {made.compiled.stat().st_size / 1000:.0f} kB\n"
+        f" of which machine code unpacked {made.compiled.stat().st_size / 1000:.0f} kB;"
+        f" built in {made.build_cpu_s:.0f} s of processor time\n"
     )
     return 0
 

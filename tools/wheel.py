@@ -4,6 +4,7 @@
 import fcntl
 import hashlib
 import importlib.metadata
+import os
 import shutil
 import subprocess
 import sys
@@ -18,10 +19,16 @@ STAMP = "made-from"
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """A wheel, and the directory that holds what it would install."""
+    """A wheel.
+
+    Attributes:
+        unpacked: the directory that holds what it would install.
+        build_cpu_s: how much time of a processor it took to build.
+    """
 
     file: Path
     unpacked: Path
+    build_cpu_s: float
 
     @property
     def compiled(self) -> Path:
@@ -42,12 +49,21 @@ def wheel() -> Wheel:
             lock, fcntl.LOCK_EX
         )  # several processes run tests at a time: one of them builds
         stamp, made_from = PLACE / STAMP, _sources()
-        if not stamp.exists() or stamp.read_text() != made_from:
+        if not stamp.exists() or stamp.read_text().split()[0] != made_from:
             shutil.rmtree(PLACE, ignore_errors=True)
+            before = os.times()
             _build(PLACE)
-            stamp.write_text(made_from)
+            after = os.times()
+            cpu_s = (
+                after.children_user
+                + after.children_system
+                - before.children_user
+                - before.children_system
+            )
+            stamp.write_text(f"{made_from} {cpu_s:.1f}")
+        build_cpu_s = float(stamp.read_text().split()[1])
     (file,) = PLACE.glob("*.whl")
-    return Wheel(file, PLACE / "tree")
+    return Wheel(file, PLACE / "tree", build_cpu_s)
 
 
 def _build(place: Path) -> None:

@@ -183,6 +183,14 @@ def test_state_for_people_says_what_is_wrong() -> None:
     assert "no records come" in shown
 
 
+@pytest.mark.parametrize(
+    ("kernels", "words"),
+    [("aot", "ahead of time"), ("jit", "just in time"), ("python", "interpreted")],
+)
+def test_state_for_people_says_which_kernels_run(kernels: str, words: str) -> None:
+    assert f"kernels {words}\n" in view.state({**SNAPSHOT, "kernels": kernels})
+
+
 def test_state_of_one_half_names_the_other() -> None:
     alone = {name: SNAPSHOT[name] for name in ("hub", "version", "mode", "clock", "uplink")}
     shown = view.state({**alone, "silent": {"acquire": "run/acquire.sock: nobody answers"}})
