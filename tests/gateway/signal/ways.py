@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.gateway.signal import synthetic_ppg
 from tests.gateway.signal.synthetic import ecg, noisy, rhythm
 
 Floats = NDArray[np.float64]
@@ -68,6 +69,24 @@ def lead_streams() -> None:
             stream.process(leads)
 
 
+def pleth_stream() -> None:
+    from gateway.signal.pleth import PlethStream
+
+    rng = np.random.default_rng(5)
+    for rate_hz, inverted in ((25.0, False), (125.0, True), (1000.0, False)):
+        truth = synthetic_ppg.rhythm(60, 0.8, rng, 0.2)
+        wave = synthetic_ppg.noisy(synthetic_ppg.pleth(truth, 60, rate_hz), 5, rate_hz, rng)
+        broken, third = wave.copy(), wave.size // 3
+        broken[rng.integers(0, wave.size, 5)] = np.nan, np.inf, -np.inf, 1e300, -(2.0**41)
+        broken[third : third + third // 2] += rng.normal(0, 300, third // 2)
+        broken[-third:] = np.clip(broken[-third:], -100, 100)
+        stream = PlethStream(rate_hz, inverted=inverted)
+        for piece in (*pieces(wave, rng), *pieces(broken, rng), np.zeros(round(8 * rate_hz)), wave):
+            stream.process(-piece if inverted else piece)
+        stream.flush()
+        stream.flush()
+
+
 def heart_rate() -> None:
     from gateway.signal.rate import heart_rate_bpm, rr_intervals_ns
 
@@ -82,6 +101,7 @@ SCENARIOS: dict[str, Callable[[], None]] = {
     "gateway.signal.ecg.EcgStream": ecg_stream,
     "gateway.signal.leads.CleanStream": lead_streams,
     "gateway.signal.leads.QualityStream": lead_streams,
+    "gateway.signal.pleth.PlethStream": pleth_stream,
     "gateway.signal.rate": heart_rate,
 }
 """What stands in for every stream (a class with a method `process`), and for kernels without one."""
@@ -116,6 +136,8 @@ class Notes:
     def _note(self, name: str, values: tuple[Any, ...]) -> None:
         total = self._hashes.setdefault(name, hashlib.sha256())
         for value in values:
+            if value is None:
+                continue
             array = np.asarray(value)
             total.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
 
