@@ -8,11 +8,13 @@ import pytest
 
 from drivers.assigned import Code, Unit
 from drivers.model import Event, EventKind, Mode, Observation, Quantity, Raw, Record
+from gateway import intake
 from gateway.clock import ClockState
 from gateway.clock_watch import ClockLog
 from gateway.intake import QUEUE_RECORDS, Intake
 from gateway.journal.entry import Stream
 from tests.gateway.fakes import NS_PER_S, LoopClock
+from tests.gateway.uplink.bench import until
 
 
 class ListStore:
@@ -143,11 +145,15 @@ def test_durable_returns_only_when_all_before_it_is_committed() -> None:
     asyncio.run(main())
 
 
-def test_what_is_kept_is_committed_at_once_and_has_its_number() -> None:
+def test_what_is_kept_is_committed_at_once_and_has_its_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(intake, "COMMIT_NS", 3600 * intake.NS_PER_S)
+
     async def main() -> None:
         async with World() as world:
             await world.intake.put("a", rate(1))
-            async with asyncio.timeout(0.5):
+            async with asyncio.timeout(40):
                 sequence = await world.intake.keep("cuff", Raw("x", b"y", 1, 1), "s1")
             assert world.store.appended[sequence - 1] == ("cuff", Raw("x", b"y", 1, 1), "s1")
             assert world.store.commits[-1] == 2
@@ -161,7 +167,7 @@ def test_close_commits_and_ends() -> None:
             for n in range(300):
                 await world.intake.put("a", rate(n))
             await world.intake.close()
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(40):
                 await world.task
             assert world.store.commits[-1] == 300
 
@@ -234,9 +240,8 @@ def test_what_a_commit_brought_about_is_journalled_too() -> None:
             world.after = [Event(EventKind.EVICTED, 1, "budget", lost=7)]
             await world.intake.put("a", rate(1))
             await world.intake.durable()
-            await asyncio.sleep(1.5)
+            await until(lambda: world.store.commits[-1] == 2, "another commit by itself")
             assert world.store.appended[-1][1] == Event(EventKind.EVICTED, 1, "budget", lost=7)
-            assert world.store.commits[-1] == 2
 
     asyncio.run(main())
 
@@ -247,7 +252,7 @@ def test_a_journal_that_cannot_be_written_ends_the_intake() -> None:
             world.store.fails = OSError(28, "No space left on device")
             await world.intake.put("a", GAP)
             with pytest.raises(OSError, match="No space"):
-                await asyncio.wait_for(world.task, 1)
+                await asyncio.wait_for(world.task, 40)
 
     asyncio.run(main())
 

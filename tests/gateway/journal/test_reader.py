@@ -389,15 +389,15 @@ def test_a_reader_may_be_first(tmp_path: Path) -> None:
         await asyncio.sleep(0.05)
         assert not beginning.done()
         journal = await asyncio.to_thread(live, tmp_path / "j")
-        await asyncio.wait_for(beginning, 5)
+        await asyncio.wait_for(beginning, 40)
         assert reader.epoch == journal.epoch
         await asyncio.to_thread(put, journal, 2)
-        await asyncio.wait_for(reader.advanced(), 5)
+        await asyncio.wait_for(reader.advanced(), 40)
         assert sequences(reader, Stream.VITALS) == [1, 2]
         await asyncio.to_thread(journal.close)
         again = await asyncio.to_thread(live, tmp_path / "j")  # the writer comes back
         await asyncio.to_thread(put, again, 1)
-        await asyncio.wait_for(reader.advanced(), 5)
+        await asyncio.wait_for(reader.advanced(), 40)
         assert sequences(reader, Stream.VITALS, 2) == [3]
         again.close()
         reader.close()
@@ -442,7 +442,7 @@ def test_an_idle_reader_is_never_woken(tmp_path: Path) -> None:
         await asyncio.sleep(0.1)
         assert reader.wakes == 0
         await asyncio.to_thread(put, journal, 1)
-        await asyncio.wait_for(following, 5)
+        await asyncio.wait_for(following, 40)
         following = asyncio.create_task(reader.advanced())
         await asyncio.sleep(0.1)
         assert reader.wakes == 1  # what it was told it was told once
