@@ -32,7 +32,6 @@ from gateway.uplink.judge import Judge, Memory, Verdict
 from gateway.uplink.letters import Letters
 from gateway.uplink.order import Ask
 from gateway.uplink.patience import NS_PER_S, to_ns
-from gateway.uplink.slices import MAX_PAYLOAD_BYTES
 from gateway.uplink.times import iso_time
 from gateway.uplink.wire import Incoming, Outgoing
 from gateway.verbosity import Verbosity
@@ -333,14 +332,13 @@ class Commands:
             details or {},
         )
         payload = response.encode()
-        if len(payload) > MAX_PAYLOAD_BYTES:
-            text = f"the answer is {len(payload)} bytes, a message takes {MAX_PAYLOAD_BYTES}"
-            short = replace(
-                response, answer=Answer.FAILED, reason="too_large", text=text, details={}
-            )
-            payload = short.encode()
+        text = (
+            f"the answer is {len(payload)} bytes, which is more than a message or this broker takes"
+        )
+        short = replace(response, answer=Answer.FAILED, reason="too_large", text=text, details={})
         topic = Response.topic(self._hub.tenant, self._hub.id, operator)
-        self._letters.post(Outgoing(topic, payload))
+        forms = [response, short] if response.details else [response]
+        self._letters.post(*(Outgoing(topic, form.encode()) for form in forms))
 
 
 class _Budget:

@@ -8,7 +8,7 @@ from gateway.config.delivery import Payload
 from gateway.journal.entry import Batch, PackedBatch, SealedBatch, Stream
 from gateway.uplink.asks import Asks
 from gateway.uplink.front import Front
-from gateway.uplink.notice import MAX_PENDING, Mark
+from gateway.uplink.notice import Mark
 from gateway.uplink.order import Age
 from gateway.uplink.outbound import Outbound
 from gateway.uplink.packed import READ_BYTES, packed_slices
@@ -209,9 +209,9 @@ class Lane:
         await asyncio.to_thread(self._source.acknowledge, self.stream, cursor, delivered)
         self.written, self.written_ns, self._remembered = cursor, now_ns, delivered
 
-    def mark(self) -> Mark:
-        """How far it reaches, for the heartbeat."""
-        pending = self.undelivered().coarse(MAX_PENDING)
+    def mark(self, most: int) -> Mark:
+        """How far it reaches, for the heartbeat, with at most so many spans."""
+        pending = self.undelivered().coarse(most)
         return Mark(self.outbound.high, self.outbound.cursor, tuple(pending))
 
     def status(self) -> StreamStatus:

@@ -212,9 +212,9 @@ class Lanes:
             if lane.needs_writing:
                 yield lane.written_ns + self._cursor_ns
 
-    def marks(self) -> dict[Stream, Mark]:
-        """How far each stream reaches, for the heartbeat."""
-        return {lane.stream: lane.mark() for lane in self}
+    def marks(self, most: int) -> dict[Stream, Mark]:
+        """How far each stream reaches, for the heartbeat, in at most so many spans of each."""
+        return {lane.stream: lane.mark(most) for lane in self}
 
     def status(self) -> dict[Stream, StreamStatus]:
         """How each stream stands."""

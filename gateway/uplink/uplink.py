@@ -19,11 +19,12 @@ from gateway.uplink.asks import Asks
 from gateway.uplink.command import Command
 from gateway.uplink.lanes import Lanes
 from gateway.uplink.letters import Letters
-from gateway.uplink.notice import Notices
+from gateway.uplink.notice import MAX_PENDING, Notices
 from gateway.uplink.order import Policy, Unmetered
 from gateway.uplink.patience import NS_PER_S, Backoff, OnePath, Pace, Timing, to_ns
 from gateway.uplink.rate import Rate
 from gateway.uplink.receipts import Receipts
+from gateway.uplink.slices import MAX_PAYLOAD_BYTES
 from gateway.uplink.source import Source
 from gateway.uplink.status import State, UplinkStatus
 from gateway.uplink.wire import Incoming, Outgoing, Reason, UplinkError, Wire, WireFactory
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 ENVELOPE_BYTES = 512
 """Room for topic, packet head and signature beside the payload in the broker's Maximum Packet Size."""
+PENDING_FEWER = (64, 16, 4, 1)
+"""Spans of a stream in a heartbeat where `MAX_PENDING` are more than the broker takes."""
 INBOX = 64
 """The Receive Maximum of the hub's session: a receipt that fell out unacknowledged would narrow it for good."""
 
@@ -189,7 +192,7 @@ class Uplink:
             self._check_answers()
             self._take_messages(wire)
             if self._clock.boottime_ns() >= self._heartbeat_ns:
-                self._pending.append(self._heartbeat())
+                self._pending.append(self._heartbeat(wire))
                 self._heartbeat_ns = self._clock.boottime_ns() + to_ns(self._timing.heartbeat)
             has_room = await self._fill(wire)
             await self._lanes.write_cursors(self._clock.boottime_ns(), at_once=False)
@@ -197,7 +200,7 @@ class Uplink:
                 farewell = True
                 self._heartbeat_ns = self._clock.boottime_ns() + to_ns(self._timing.heartbeat)
                 self._pending.clear()
-                self._pending.extend((self._heartbeat(), self._notices.status(online=False)))
+                self._pending.extend((self._heartbeat(wire), self._notices.status(online=False)))
             elif farewell and not self._pending and not self._notice_flights:
                 return
             else:
@@ -220,9 +223,13 @@ class Uplink:
                 self._in_flight, now, urgent=False
             )
             if not urgent_only and self._pending:
-                self._notice_flights[wire.publish(self._pending.popleft())] = now
+                notice = self._pending.popleft()
+                if len(notice.payload) <= limit_bytes:
+                    self._notice_flights[wire.publish(notice)] = now
                 continue
-            if not urgent_only and (letter := self.letters.next()) is not None:
+            if not urgent_only and (
+                letter := self.letters.next(min(limit_bytes, MAX_PAYLOAD_BYTES))
+            ):
                 message_id = wire.publish(letter)
                 self.letters.left(message_id, letter)
                 self._notice_flights[message_id] = now
@@ -337,5 +344,12 @@ class Uplink:
     def _in_flight(self) -> int:
         return self._lanes.in_flight + len(self._notice_flights)
 
-    def _heartbeat(self) -> Outgoing:
-        return self._notices.heartbeat(self._clock, self._lanes.marks())
+    def _heartbeat(self, wire: Wire) -> Outgoing:
+        """As exact as the broker takes it: fewer spans say that more is still to come, and never that less is."""
+        limit_bytes = wire.limits.maximum_packet_bytes - ENVELOPE_BYTES
+        heartbeat = self._notices.heartbeat(self._clock, self._lanes.marks(MAX_PENDING))
+        for most in PENDING_FEWER:
+            if len(heartbeat.payload) <= limit_bytes:
+                break
+            heartbeat = self._notices.heartbeat(self._clock, self._lanes.marks(most))
+        return heartbeat

@@ -24,6 +24,7 @@ from gateway.uplink.command import (
 from gateway.uplink.commands import OPEN_MOST, REFUSALS_AT_ONCE, Commands, Inbox
 from gateway.uplink.letters import MOST, Letters
 from gateway.uplink.order import Ask, AskProgress
+from gateway.uplink.slices import MAX_PAYLOAD_BYTES
 from gateway.uplink.wire import Incoming, Outgoing
 from gateway.verbosity import Verbosity
 from tests.gateway.fakes import LoopClock
@@ -117,7 +118,7 @@ class World:
         """The next answers, in order."""
 
         def take() -> bool:
-            while (letter := self.letters.next()) is not None:
+            while (letter := self.letters.next(MAX_PAYLOAD_BYTES)) is not None:
                 self.said.append(json.loads(letter.payload))
             return len(self.said) >= count
 
@@ -410,13 +411,13 @@ def test_letters_survive_a_connection_in_their_order() -> None:
         letters.post(letter(number))
     assert len(woken) == 4
     for mid in (7, 8, 9):
-        found = letters.next()
+        found = letters.next(9)
         assert found is not None
         letters.left(mid, found)
     letters.answered(8)
     letters.answered(99)
     letters.connected()
-    assert [letters.next() for _ in range(4)] == [letter(0), letter(2), letter(3), None]
+    assert [letters.next(9) for _ in range(4)] == [letter(0), letter(2), letter(3), None]
 
 
 def test_letters_are_bounded() -> None:
@@ -424,10 +425,26 @@ def test_letters_are_bounded() -> None:
     for number in range(MOST):
         letters.post(letter(number))
     for number in range(MOST):
-        found = letters.next()
+        found = letters.next(9)
         assert found is not None
         letters.left(number, found)
         letters.post(letter(100 + number))
     letters.connected()
-    assert [letters.next() for _ in range(MOST)] == [letter(100 + n) for n in range(MOST)]
-    assert letters.next() is None
+    assert [letters.next(9) for _ in range(MOST)] == [letter(100 + n) for n in range(MOST)]
+    assert letters.next(9) is None
+
+
+def test_a_letter_that_the_broker_would_not_take_is_replaced_or_left(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    letters = Letters(lambda: None)
+    long, short, other = (Outgoing("t", bytes(size)) for size in (100, 50, 10))
+    letters.post(long, short)
+    letters.post(long, short)
+    letters.post(long)
+    letters.post(other)
+    assert letters.next(100) == long
+    assert letters.next(99) == short
+    assert letters.next(99) == other
+    assert "answer not sent: got 100 bytes, the broker takes 99" in caplog.text
+    assert letters.next(99) is None

@@ -11,6 +11,7 @@ from gateway.journal.entry import Batch, Stream
 from gateway.uplink.asks import Asks
 from gateway.uplink.lane import Lane
 from gateway.uplink.lanes import Lanes
+from gateway.uplink.notice import MAX_PENDING
 from gateway.uplink.order import LIVE_NS, MOST_SPANS, Age, Unmetered
 from gateway.uplink.packed import READ_BYTES, unpacked
 from gateway.uplink.patience import NS_PER_S, Backoff, Timing
@@ -173,7 +174,7 @@ def test_spans_are_bounded_and_the_smallest_goes_before_there_are_more() -> None
             assert len(bench.lane.outbound.pending) <= MOST_SPANS
             if n >= MOST_SPANS:
                 assert len(sent) > 1
-            assert len(bench.lane.mark().pending) <= MOST_SPANS
+            assert len(bench.lane.mark(MAX_PENDING).pending) <= MOST_SPANS
 
     drive(story)
 

@@ -331,6 +331,32 @@ def test_an_entry_too_large_for_the_broker_holds_its_stream_and_says_so() -> Non
     drive(bench, story)
 
 
+def test_nothing_is_sent_that_the_broker_would_not_take_and_the_connection_stands() -> None:
+    """A broker ends the connection of who sends more than its Maximum Packet Size: at each attempt anew."""
+    journal = MemoryJournal()
+    for stream in (Stream.VITALS, Stream.WAVEFORM):
+        journal.commit(stream, 400)
+        journal.beyond[stream] = tuple((n, n) for n in range(2, 401, 2))
+    bench = Bench(Limits(maximum_packet_bytes=4096), journal=journal)
+    topic = HUB.topic("response/ward-1")
+
+    async def story() -> None:
+        bench.uplink.letters.post(Outgoing(topic, bytes(5000)), Outgoing(topic, b"too large"))
+        bench.uplink.letters.post(Outgoing(topic, bytes(5000)))
+        await bench.wait_published(6)
+        sent = bench.wire.published
+        assert max(len(message.payload) for message in sent) <= 4096 - 512
+        assert [message.payload for message in sent if message.topic == topic] == [b"too large"]
+        (beat,) = (m.payload for m in sent if m.topic == HUB.topic("heartbeat"))
+        for stream in (Stream.VITALS, Stream.WAVEFORM):
+            spans = json.loads(beat)["streams"][stream]["pending"]
+            told = {n for span in spans for n in range(span["first"], span["last"] + 1)}
+            assert told >= set(range(1, 400, 2)), "all that is still to come is in it"
+            assert len(spans) > 4, "and as little else as there is room for"
+
+    drive(bench, story)
+
+
 def test_what_the_journal_evicted_is_passed_over_and_counted() -> None:
     bench = Bench()
     for _ in range(3):
