@@ -5,7 +5,6 @@ from html import escape
 
 import numpy as np
 
-from tools.signal_bench.records import Floats
 from tools.signal_bench.results import Strip
 
 WIDTH, HEIGHT = 1100, 300
@@ -110,22 +109,26 @@ def marks(plane: Plane, strip: Strip) -> list[str]:
     return parts
 
 
-def quality_band(plane: Plane, times_s: Floats, quality: Floats) -> list[str]:
-    """The index as a stepped area between 0 and 1; each value holds for the second before its time."""
+def quality_band(plane: Plane, strip: Strip) -> list[str]:
+    """The index as a stepped area between 0 and 1, and what is wrong with a second; each holds for the one before."""
     base = QUALITY_Y + QUALITY_HEIGHT
     parts = [
         f'<rect class="band" x="{LEFT}" y="{QUALITY_Y}" width="{WIDTH - LEFT - RIGHT}" height="{QUALITY_HEIGHT}"/>',
         label(LEFT - 6, QUALITY_Y + 8, "1", "tick", "end"),
         label(LEFT - 6, base + 2, "0", "tick", "end"),
-        label(14, base - 6, "SQI", "tick"),
+        label(18, base - 6, "SQI", "tick"),
     ]
-    for at, value in zip(times_s.tolist(), quality.tolist(), strict=True):
+    values = zip(strip.quality_s.tolist(), strip.quality.tolist(), strip.status, strict=True)
+    for at, value, status in values:
         left, right = plane.x(at - 1.0), plane.x(at)
         height = round(QUALITY_HEIGHT * value, 1)
         kind = "quality" if value >= 0.5 else "quality low"
+        width = max(0.0, right - left)
         parts.append(
-            f'<rect class="{kind}" x="{left}" y="{base - height}" width="{max(0.0, right - left)}" height="{height}"/>'
+            f'<rect class="{kind}" x="{left}" y="{base - height:.1f}" width="{width:.1f}" height="{height}"/>'
         )
+        if status and width > 30:
+            parts.append(label((left + right) / 2, base - 8, status, "status"))
     return parts
 
 
@@ -143,7 +146,7 @@ def svg(strip: Strip) -> str:
     parts.append(trace(plane, strip))
     parts += marks(plane, strip)
     if len(strip.quality):
-        parts += quality_band(plane, strip.quality_s, strip.quality)
+        parts += quality_band(plane, strip)
     name = escape(f"{strip.title}: {strip.why}")
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}">{"".join(parts)}</svg>'

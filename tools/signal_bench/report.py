@@ -31,6 +31,7 @@ svg .code { fill: var(--ink); font-weight: 600; } svg .code.bad { fill: var(--ba
 .found { fill: var(--found); } .found.bad { fill: var(--bad); }
 .wrong { stroke: var(--bad); stroke-width: 1.5; stroke-dasharray: 5 4; }
 .band { fill: none; stroke: var(--rule); } .quality { fill: var(--fine); } .quality.low { fill: var(--bad); opacity: .55; }
+svg .status { fill: var(--bad); font-weight: 600; }
 .excluded { fill: var(--excluded); opacity: .7; }
 .legend span { margin-right: 18px; white-space: nowrap; } .legend b { font-weight: 700; }
 .blue { color: var(--found); } .red { color: var(--bad); }
@@ -41,7 +42,7 @@ LEGEND = (
     '<span><b class="blue">&#9650;</b> found beat</span> '
     '<span><b class="red">V &#9478;</b> missed: in the reference, not found</span> '
     '<span><b class="red">&#9650; &#9478;</b> extra: found, not in the reference</span> '
-    "<span>SQI: quality index, second by second; red below 0.5</span> "
+    "<span>SQI: quality index, second by second; red below 0.5, with what is wrong</span> "
     "<span>shaded: flutter, not counted</span></p>"
 )
 CLASSES = {True: "yes", False: "missed", None: "open"}

@@ -34,7 +34,8 @@ class Strip:
 
     Attributes:
         unit: of `values`.
-        quality: index 0 to 1 at `quality_s`; empty where there is none.
+        quality: index 0 to 1 of the second that ends at `quality_s`; empty where there is none.
+        status: what is wrong with that second, in a word; empty when nothing is.
         excluded_s: spans that do not count.
     """
 
@@ -51,6 +52,7 @@ class Strip:
     misses_s: Floats
     quality_s: Floats
     quality: Floats
+    status: tuple[str, ...]
     excluded_s: Spans = ()
 
 

@@ -1,11 +1,13 @@
 """The stretches in which most goes wrong."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 
+from gateway.signal.leads import LeadStatus, QualityStream
 from tools.ec57 import Comparison
-from tools.signal_bench.jobs import Outcome
+from tools.signal_bench.jobs import Job, Outcome
 from tools.signal_bench.records import Floats
 from tools.signal_bench.results import Strip
 
@@ -42,12 +44,27 @@ def worst_strips(
     return chosen
 
 
+SAID_NOTHING = (LeadStatus.GOOD, LeadStatus.UNKNOWN)
+
+
+@cache
+def judged(job: Job) -> tuple[Floats, Floats, tuple[str, ...]]:
+    """When each second of a record ends, the quality index there (unknown is drawn as 0), and what is wrong with it."""
+    record = job.record()
+    seconds = QualityStream(record.rate_hz).process(record.counts)
+    states = [LeadStatus(value) for value in seconds.status[:, 0].tolist()]
+    said = tuple("" if state in SAID_NOTHING else state.name.lower() for state in states)
+    return seconds.at / record.rate_hz, np.nan_to_num(seconds.index[:, 0]), said
+
+
 def make(outcome: Outcome, comparison: Comparison, begin: float, errors: int) -> Strip:
     """Cuts one out."""
     record = outcome.job.record()
     first, last = (round((begin + shift) * record.rate_hz) for shift in (0.0, STRIP_S))
     millivolts = record.millivolts[first:last]
     end = begin + STRIP_S
+    quality_s, quality, said_of = judged(outcome.job)
+    near = (quality_s > begin) & (quality_s < end + 1)
 
     def inside(at: Floats) -> Floats:
         return at[(at >= begin) & (at <= end)]
@@ -69,8 +86,9 @@ def make(outcome: Outcome, comparison: Comparison, begin: float, errors: int) ->
         found_s=inside(outcome.found_s),
         extras_s=extras,
         misses_s=misses,
-        quality_s=np.empty(0),
-        quality=np.empty(0),
+        quality_s=quality_s[near],
+        quality=quality[near],
+        status=tuple(said_of[k] for k in np.flatnonzero(near)),
         excluded_s=record.flutter_s,
     )
 
