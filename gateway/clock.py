@@ -56,7 +56,10 @@ class SystemClock:
 
     def __init__(self) -> None:
         self._boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        self._adjtimex = ctypes.CDLL(None).adjtimex
+        # Kept, as making both takes longer than the call, which holds the interpreter: so no two threads write here.
+        self._timex = _Timex()
+        self._adjtimex = ctypes.PyDLL(None).adjtimex
+        self._adjtimex.argtypes = [ctypes.POINTER(_Timex)]
 
     @property
     def boot_id(self) -> str:
@@ -69,10 +72,10 @@ class SystemClock:
 
     def read(self) -> ClockReading:
         """Both clocks within the same microseconds, and the kernel's word on synchronisation."""
-        boottime_ns = self.boottime_ns()
+        boottime_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         wall_ns = time.time_ns()
-        timex = _Timex()
-        if self._adjtimex(ctypes.byref(timex)) not in {-1, TIME_ERROR}:
+        timex = self._timex
+        if self._adjtimex(timex) not in {-1, TIME_ERROR}:
             error_ns = timex.maxerror * NS_PER_US
             return ClockReading(boottime_ns, wall_ns, ClockState.SYNCHRONISED, error_ns)
         state = ClockState.UNSET if wall_ns < BUILT_NS else ClockState.RESTORED

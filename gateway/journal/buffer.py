@@ -6,7 +6,7 @@ from threading import Lock
 from gateway.journal.entry import Stream
 from gateway.journal.errors import JournalError, JournalFull
 from gateway.journal.log import Chunk
-from gateway.journal.records import join
+from gateway.journal.records import OVERHEAD
 
 PENDING_BYTES = 4_194_304
 """Most encoded bytes between `append` and `commit`: four minutes of ten devices, or a disk that hangs."""
@@ -30,12 +30,12 @@ class _Row:
     """One stream's records, and the sequence number of the next one.
 
     Attributes:
-        closed: so many of the groups are on their way to the disk, or failed to get there: they stay as they are.
+        open: the newest group, unless it is on its way to the disk, or failed to get there: then it stays as it is.
     """
 
     following: int
     groups: list[Group] = field(default_factory=list)
-    closed: int = 0
+    open: Group | None = None
 
 
 class Buffer:
@@ -59,26 +59,25 @@ class Buffer:
             )
         row = self._rows[stream]
         with self._lock:
-            if self.size_bytes + size > PENDING_BYTES:
+            waiting_bytes = self.size_bytes + size
+            if waiting_bytes > PENDING_BYTES:
                 raise JournalFull(
                     f"journal: {self.size_bytes} of {PENDING_BYTES} bytes wait for a commit;"
                     " commit, or look at the disk"
                 )
-            groups = row.groups
-            if (
-                len(groups) == row.closed
-                or (group := groups[-1]).size_bytes + size > self._frame_bytes
-            ):
-                group = Group()
-                groups.append(group)
+            group = row.open
+            if group is None or group.size_bytes + size > self._frame_bytes:
+                group = row.open = Group()
+                row.groups.append(group)
             group.entries.append(data)
             group.size_bytes += size
-            if group.newest_ns.get(device, at_ns) <= at_ns:
-                group.newest_ns[device] = at_ns
-            self.size_bytes += size
+            newest_ns = group.newest_ns
+            if newest_ns.get(device, at_ns) <= at_ns:
+                newest_ns[device] = at_ns
+            self.size_bytes = waiting_bytes
             sequence = row.following
             row.following = sequence + 1
-            return sequence
+        return sequence
 
     def following(self, stream: Stream) -> int:
         """The number that the next record of a stream gets."""
@@ -92,9 +91,9 @@ class Buffer:
         """What is in it now, in order, as frames."""
         row = self._rows[stream]
         with self._lock:
-            row.closed = len(row.groups)
+            row.open = None
             groups = row.groups[:]
-        return [Chunk(len(group.entries), join(group.entries)) for group in groups]
+        return [Chunk(group.entries, OVERHEAD + group.size_bytes) for group in groups]
 
     def remove(self, stream: Stream, count: int) -> list[Group]:
         """Takes the oldest frames out: they are durable."""
@@ -102,6 +101,5 @@ class Buffer:
         with self._lock:
             taken = row.groups[:count]
             del row.groups[:count]
-            row.closed -= count
             self.size_bytes -= sum([group.size_bytes for group in taken])
         return taken

@@ -52,7 +52,13 @@ class Cursor:
     def load(self) -> bool:
         """Whether there is a whole cursor of this epoch; if not, nothing changes."""
         self._load_beyond()
-        payload = self._slots.load()
+        return self._take_up(self._slots.load())
+
+    def follow(self) -> bool:
+        """Whether its writer has moved it since the last look. What was delivered behind it, no one but he wants to know."""
+        return self._take_up(self._slots.news())
+
+    def _take_up(self, payload: bytes | None) -> bool:
         match cbor2.loads(payload) if payload else None:
             case [bytes() as epoch, [*numbers], *damage] if epoch == self.epoch:
                 self.acknowledged = dict(zip(Stream, numbers, strict=True))

@@ -53,10 +53,11 @@ def check_epoch(directory: Path, storage: Storage, hub: str, state: State | None
 
 def follow_cursor(cursor: Cursor, logs: Mapping[Stream, StreamLog]) -> None:
     """What a reader in another process has passed may be used again; what it could not read gets its name here."""
-    if cursor.is_ours or not cursor.load():
+    if cursor.is_ours:
         return
-    for damage in cursor.damage:
-        logs[damage.stream].damage.note(damage)
+    if cursor.follow():
+        for damage in cursor.damage:
+            logs[damage.stream].damage.note(damage)
     for stream, log in logs.items():
         with suppress(OSError):  # nothing is lost: the next commit tries again
             log.recycle(cursor.acknowledged[stream])

@@ -18,6 +18,7 @@ from gateway.journal.entry import Batch, Stream
 from gateway.journal.errors import JournalError
 from gateway.journal.files import Place, Places, frames_in, places_in, read_segment
 from gateway.journal.pool import Pool
+from gateway.journal.records import join
 from gateway.journal.scan import Contents, Damage, DamageNotes, scan
 from gateway.journal.segment import (
     BLOCK_BYTES,
@@ -45,20 +46,29 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Records that become one frame."""
+    """Encoded records that become one frame. `length`: bytes of its plaintext, which is made when it is needed."""
 
-    count: int
-    plaintext: bytes
+    entries: list[bytes]
+    length: int
 
 
 @dataclass(slots=True)
 class _Active:
-    """The segment that this process writes. `contents` lists only what is durable."""
+    """The segment that this process writes.
+
+    Attributes:
+        contents: only what is durable.
+        spare: the name that its file still has: it gets its own when its header and first frames are durable.
+        header: the block that is still to be written then.
+        block: where the next frame begins.
+    """
 
     place: Place
     file: Writer
     cipher: Cipher
     contents: Contents
+    spare: Path | None
+    header: bytes
     block: int = 1
 
     def fits(self, size: int) -> bool:
@@ -206,15 +216,17 @@ class StreamLog:
     ) -> int:
         """Writes what fits into the open segment: one write, one sync. Returns how many chunks that is."""
         active = self._active
-        if active is None or not active.fits(frame_size(len(chunks[0].plaintext))):
+        if active is None or not active.fits(frame_size(chunks[0].length)):
             self.seal()
             active = self._active = self._new_segment(reading, make_room)
             self.recent = active.contents
         frames: list[FrameHeader] = []
-        memory, filled = page_memory(), 0
+        memory, filled = page_memory(), len(active.header)
+        memory[:filled] = active.header
+        begin = active.block * BLOCK_BYTES - filled
         tag, sequence = self._last_tag, self.high_water + 1
         for chunk in chunks:
-            size = frame_size(len(chunk.plaintext))
+            size = frame_size(chunk.length)
             if not active.fits(size) or filled + size > len(memory):
                 break
             header = FrameHeader(
@@ -224,20 +236,23 @@ class StreamLog:
                 segment=active.place.number,
                 block=active.block,
                 first_sequence=sequence,
-                count=chunk.count,
-                length=len(chunk.plaintext),
+                count=len(chunk.entries),
+                length=chunk.length,
                 previous_tag=tag,
                 boot_id=self._identity.boot_id,
                 clock=reading,
             )
             frame = memory[filled : filled + size]
-            active.cipher.seal(header, chunk.plaintext, frame)
+            active.cipher.seal(header, join(chunk.entries), frame)
             active.block += size // BLOCK_BYTES
             filled += size
-            tag, sequence = frame_tag(header, frame), sequence + chunk.count
+            tag, sequence = frame_tag(header, frame), sequence + header.count
             frames.append(header)
-        active.file.pwrite(memory[:filled], frames[0].offset)
-        active.file.datasync()
+        active.file.pwrite(memory[:filled], begin)
+        if active.spare is not None:
+            self._begin(active, active.spare, memory[:BLOCK_BYTES])
+        else:
+            active.file.datasync()
         with self._lock:
             active.contents.frames += frames
             active.contents.end = sequence
@@ -245,7 +260,7 @@ class StreamLog:
         return len(frames)
 
     def _new_segment(self, reading: ClockReading, make_room: Callable[[], bool]) -> _Active:
-        """A segment with a key of its own. It gets its name only when its header is durable."""
+        """A segment with a key of its own, of which nothing is written yet."""
         spare = self._pool.take(make_room)
         number = self._places[-1].number + 1 if self._places else 1
         place = Place(number, self.high_water + 1)
@@ -266,29 +281,28 @@ class StreamLog:
         cipher, block = self._access.new_segment(header, self._entropy)
         try:
             file = self._storage.open_writer(spare)
-            try:
-                memory = page_memory()[:BLOCK_BYTES]
-                memory[:] = block
-                file.pwrite(memory, 0)
-                file.pwrite(memory, identity.segment_bytes - BLOCK_BYTES)
-                file.datasync()
-                self._storage.rename(spare, self._directory / place.name)
-                # A power cut may bring its spare name back: `Pool.recover` tells by the header that it is in use.
-                self._storage.sync_directory(self._directory)
-            except OSError:
-                file.close()
-                raise
         except OSError:
             self._pool.drop(spare)
             raise
+        return _Active(place, file, cipher, Contents(place.first_sequence), spare, block)
+
+    def _begin(self, active: _Active, spare: Path, header: memoryview) -> None:
+        """A segment is written from its beginning to the end of its first frames: makes that durable, then names it."""
+        active.file.pwrite(header, self._identity.segment_bytes - BLOCK_BYTES)
+        active.file.datasync()
+        self._storage.rename(spare, self._directory / active.place.name)
+        # A power cut may bring its spare name back: `Pool.recover` tells by the header that it is in use.
+        self._storage.sync_directory(self._directory)
         with self._lock:
-            self._places.insert(len(self._places), place)
-        return _Active(place, file, cipher, Contents(end=place.first_sequence))
+            self._places.insert(len(self._places), active.place)
+        active.spare, active.header = None, b""
 
     def seal(self) -> None:
         """Lets go of the open segment, which is never written again."""
         if self._active:
             self._active.file.close()
+            if self._active.spare is not None:
+                self._pool.drop(self._active.spare)
             self._active = None
 
     def recycle(self, acknowledged: int) -> None:

@@ -20,18 +20,25 @@ class Slots:
         self._storage = storage
         self._generation = 0
         self._usable = False
+        self._seen = b""
 
     def load(self) -> bytes | None:
         """What was last written durably, or None when there is nothing, or nothing whole."""
-        newest: tuple[int, bytes] | None = None
+        self._seen = b""
+        return self.news()
+
+    def news(self) -> bytes | None:
+        """As `load`; None as well when the file is as the last of both found it."""
         try:
             with self._storage.open(self._path) as file:
-                for slot in (0, 1):
-                    found = parse_slot(file.pread(SLOT_BYTES, slot * SLOT_BYTES))
-                    if found and (newest is None or found[0] > newest[0]):
-                        newest = found
+                seen = file.pread(2 * SLOT_BYTES, 0)
         except OSError:
             return None
+        if seen == self._seen:
+            return None
+        self._seen = seen
+        slots = parse_slot(seen[:SLOT_BYTES]), parse_slot(seen[SLOT_BYTES:])
+        newest = max(filter(None, slots), default=None)
         if newest is None:
             return None
         self._generation, self._usable = newest[0], True
