@@ -13,12 +13,10 @@ from pathlib import Path
 import drivers
 import gateway
 from drivers.contract import BleLink, Driver
-from gateway import __version__, memory, status, view
+from gateway import __version__, memory, status
 from gateway.config.load import Config, load
 from gateway.journal.errors import JournalError
 from gateway.journal.keys import KEY_FILE, HubKey
-from gateway.operator.settings import load_operator
-from gateway.receiver.settings import load_receiver
 from gateway.tables import ConfigError
 
 # What only some commands need is imported in them: the half with the devices loads nothing that speaks to a network,
@@ -118,6 +116,7 @@ def uplink(arguments: argparse.Namespace) -> int:
 def receive(arguments: argparse.Namespace) -> int:
     """Receive from the broker, prove that nothing is missing, write a file or a database."""
     from gateway import cli_receive  # noqa: PLC0415 - speaks to the network
+    from gateway.receiver.settings import load_receiver  # noqa: PLC0415 - of the other side
 
     config = load_receiver(arguments.config)
     key = _key(config.state_dir)
@@ -138,6 +137,8 @@ def request(arguments: argparse.Namespace) -> int:
 
 def show_status(arguments: argparse.Namespace) -> int:
     """Show what the running hub does."""
+    from gateway import view  # noqa: PLC0415 - for people
+
     runtime_dir = arguments.runtime_dir or _config(arguments.config).hub.runtime_dir
     try:
         state = status.fetch_all(runtime_dir)
@@ -150,6 +151,8 @@ def show_status(arguments: argparse.Namespace) -> int:
 
 def list_drivers(arguments: argparse.Namespace) -> int:
     """List the drivers and how each was verified."""
+    from gateway import view  # noqa: PLC0415 - for people
+
     rows = [_driver(driver) for driver in _drivers().values()]
     if arguments.json:
         print(json.dumps(rows, indent=2))
@@ -196,6 +199,9 @@ def check_config(arguments: argparse.Namespace) -> int:
         made = schema.SCHEMAS[form]() if form else schema.hub_schema(_drivers())
         print(json.dumps(made, indent=2))
         return OK
+    from gateway.operator.settings import load_operator  # noqa: PLC0415 - of the other side
+    from gateway.receiver.settings import load_receiver  # noqa: PLC0415 - of the other side
+
     try:
         load_it = load_operator if arguments.operator else load_receiver
         other = arguments.receiver or arguments.operator

@@ -4,6 +4,7 @@ For `wardlink uplink`, which may take 35 MB; without this it takes 45.
 """
 
 import ctypes
+import gc
 import importlib
 import sys
 from pathlib import Path
@@ -32,21 +33,37 @@ def postpone(package: str, name: str) -> None:
         setattr(parent, name, sys.modules[full])  # as its import would have done
 
 
-def settle(maps: Path = Path("/proc/self/maps")) -> None:
+def settle(smaps: Path = Path("/proc/self/smaps")) -> None:
     """Called once after the imports, before threads.
 
     One heap serves all threads: a heap for each costs 5 MB, and here they take turns. A large buffer, such as a segment
-    that is read, goes back to the kernel when it is done with, and never becomes part of the heap. Pages of code that only the start
-    needed go back to the page cache, 5 MB; what is needed again is mapped again from there (madvise(2), MADV_DONTNEED
-    on private pages of a file that nobody has written to: code is never writable here).
+    that is read, goes back to the kernel when it is done with, and never becomes part of the heap. So does what the start
+    left free in the heap. Pages of code and constants that only the start needed go back to the page cache, 9 MB; what is
+    needed again is mapped again from there (madvise(2), MADV_DONTNEED on private pages of a file).
     """
+    gc.collect()
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_ARENA_MAX, 1)
         libc.mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
+        libc.malloc_trim(0)
     libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    for line in maps.read_text(encoding="utf-8").splitlines():
-        span, rights, _, _, inode, *_ = line.split(maxsplit=5)
-        if rights == "r-xp" and inode != "0":
-            first, last = (int(end, 16) for end in span.split("-"))
-            libc.madvise(first, last - first, MADV_DONTNEED)
+    for first, last in untouched(smaps.read_text(encoding="utf-8")):
+        libc.madvise(first, last - first, MADV_DONTNEED)
+
+
+def untouched(smaps: str) -> list[tuple[int, int]]:
+    """The private mappings of files, from /proc/self/smaps, that cannot be written and of which no page ever was.
+
+    What the loader relocated is read-only as well by now, and is not in the file: such a mapping has anonymous pages.
+    """
+    found = []
+    span, is_file = (0, 0), False
+    for line in smaps.splitlines():
+        name, *fields = line.split(maxsplit=5)
+        if not name.endswith(":"):
+            first, last = (int(end, 16) for end in name.split("-"))
+            span, is_file = (first, last), fields[0] in {"r-xp", "r--p"} and fields[3] != "0"
+        elif name == "Anonymous:" and is_file and fields[0] == "0":
+            found.append(span)
+    return found

@@ -3,7 +3,6 @@
 One description of a key serves three readers: the program, `config/*.schema.json` and the error message.
 """
 
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -185,6 +184,8 @@ class Reader:
         names = {key.name for key in keys} | set(nested)
         for name in table:
             if name not in names:
+                import difflib  # noqa: PLC0415 - for a fault alone
+
                 near = difflib.get_close_matches(name, names, n=1)
                 meant = (
                     f'; did you mean "{near[0]}"?'

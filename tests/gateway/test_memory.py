@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from gateway.memory import untouched
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -52,3 +54,25 @@ def test_a_settled_process_is_smaller_and_works() -> None:
         "print(hashlib.sha256(cbor2.dumps([1])).hexdigest()[:4], bool(ssl.create_default_context()))\n"
     )
     assert said.split() == ["True", "ac38", "True"]
+
+
+SMAPS = """\
+00400000-00401000 r-xp 00000000 08:02 173521                     /usr/bin/python3.11
+Rss:                   4 kB
+Anonymous:             0 kB
+VmFlags: rd ex mr mw me sd
+00401000-00403000 r--p 00001000 08:02 173521                     /usr/bin/python3.11
+Anonymous:             0 kB
+00403000-00404000 r--p 00003000 08:02 173521                     /usr/bin/python3.11
+Anonymous:             4 kB
+00404000-00405000 rw-p 00004000 08:02 173521                     /usr/bin/python3.11
+Anonymous:             0 kB
+00500000-00600000 r--p 00000000 00:00 0
+Anonymous:             0 kB
+7f0000000000-7f0000001000 r--s 00000000 08:02 99                 /usr/lib/gconv/gconv-modules.cache
+Anonymous:             0 kB
+"""
+
+
+def test_only_pages_that_are_in_a_file_as_they_are_in_memory_are_given_back() -> None:
+    assert untouched(SMAPS) == [(0x400000, 0x401000), (0x401000, 0x403000)]

@@ -85,7 +85,11 @@ print(json.dumps(sorted(sys.modules)))
     [
         ("acquire", "bleak", {"paho", "gateway.uplink"}),
         ("uplink", "paho", {"bleak", "dbus_fast", "serial", "numpy", "numba", "gateway.transport",
-                            "gateway.signal", "drivers.registry", "drivers.ble", "drivers.serial"}),
+                            "gateway.signal", "drivers.registry", "drivers.ble", "drivers.serial",
+                            "gateway.acquire", "gateway.budget", "gateway.intake", "gateway.view",
+                            "gateway.receiver", "gateway.operator", "gateway.journal.journal",
+                            "gateway.journal.rotation", "gateway.journal.shred", "gateway.schema",
+                            "difflib", "http.client", "email", "sqlite3", "psycopg"}),
     ],
 )  # fmt: skip
 def test_a_half_loads_nothing_of_the_other(
@@ -102,7 +106,7 @@ def test_a_half_loads_nothing_of_the_other(
 
 
 def test_the_half_with_the_network_stays_small(config: Path, tmp_path: Path) -> None:
-    """It takes 34 MB; numpy alone would be 20 more. Compiling the sources counts too, so they are compiled before."""
+    """It takes 32 MB of 35; numpy alone would be 20 more. Compiling the sources counts too, so they are compiled before."""
     compiled = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path), "PYTHONDONTWRITEBYTECODE": ""}
     command = [sys.executable, "-m", "gateway", "uplink", "--config", str(config)]
     sizes_kib = []
@@ -113,7 +117,7 @@ def test_the_half_with_the_network_stays_small(config: Path, tmp_path: Path) -> 
             sizes_kib.append(int(next(x for x in lines if x.startswith("VmRSS")).split()[1]))
             child.terminate()
             assert child.wait(timeout=10) == 0
-    assert sizes_kib[1] <= 38 * 1024
+    assert sizes_kib[1] * 1024 <= 35_000_000
 
 
 # --- Their life ----------------------------------------------------------------------------------------
