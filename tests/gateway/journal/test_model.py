@@ -1,6 +1,7 @@
-"""The journal against a list: any order of calls, restarts, power cuts and damage on the disk."""
+"""The journal against a list: any order of calls, restarts, new keys, power cuts and damage on the disk."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from random import Random
 
 from hypothesis import settings
@@ -10,9 +11,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from drivers.model import Record
 from gateway.journal.entry import Stream
 from gateway.journal.journal import JournalFull
+from gateway.journal.keys import HubKey
+from gateway.journal.rotation import rotate
 from gateway.journal.scan import Damage
 from gateway.journal.segment import BLOCK_BYTES, FrameHeader, parse_frame
-from tests.gateway.journal.builders import DIRECTORY, MAKERS, open_journal, read_all
+from tests.gateway.journal.builders import DIRECTORY, KEY, MAKERS, open_journal, read_all
 from tests.gateway.journal.simulated_disk import SimulatedDisk
 
 STREAMS = st.sampled_from(Stream)
@@ -31,6 +34,7 @@ class JournalMachine(RuleBasedStateMachine):
         self.acknowledged = dict.fromkeys(Stream, 0)
         self.named: set[tuple[Stream, int]] = set()
         self.damaged: set[tuple[Stream, int]] = set()
+        self.key = KEY
         self.journal = open_journal(self.disk, segments=SEGMENTS)
 
     @rule(stream=STREAMS, count=st.integers(1, 12), number=st.integers(0, 1 << 30))
@@ -69,6 +73,16 @@ class JournalMachine(RuleBasedStateMachine):
                 self.journal.high_water(stream) < len(self.records[stream]) for stream in Stream
             )
         self._note()
+        self._open()
+
+    @rule()
+    def rotate_the_key(self) -> None:
+        with suppress(JournalFull):
+            self.journal.close()
+        self._note()
+        old, self.key = self.key, HubKey(self.key.renewed())
+        done = rotate(DIRECTORY, self.disk, old, self.key, (self.key.reader,), lambda: None)
+        assert done.unreadable == 0
         self._open()
 
     @rule(seed=st.integers(0, 1 << 30))
@@ -118,7 +132,7 @@ class JournalMachine(RuleBasedStateMachine):
     def _open(self) -> None:
         self.boots += 1
         boot_id = f"boot-{self.boots}"
-        self.journal = open_journal(self.disk, segments=SEGMENTS, boot_id=boot_id)
+        self.journal = open_journal(self.disk, key=self.key, segments=SEGMENTS, boot_id=boot_id)
         self._note()
         for stream in Stream:
             del self.records[stream][self.durable[stream] :]
