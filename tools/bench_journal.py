@@ -5,6 +5,20 @@ Every store gets the same encoded bytes and makes them durable with one sync for
 as well. Rounds are interleaved, so that whatever else the machine does hits all alike. Between rounds each store is
 emptied outside the time, as a queue in use is. A round is long enough that what a store does only now and then falls into
 the time: the journal's next segment each 1 MiB, SQLite's checkpoint each 1,000 pages of its log.
+
+What a column includes:
+
+- journal: encoded records into the buffer, frames, AES-256-GCM, the write and its sync, the mark that wakes a reader, a
+  look at the reader's cursor, and each 1 MiB a new segment: key, header and its copy, name, sync of the directory.
+- with CBOR: the same from records on: what a driver gives is encoded first.
+- SQLite: one transaction with `executemany` into a table in plaintext, WAL, synchronous=FULL, with its checkpoints.
+- persist-queue, litequeue: the same through their own `put`.
+- floor: no store, but what every store on this disk pays that encrypts: the records joined, AES-256-GCM, whole blocks of
+  the ciphertext written past the page cache into a file that is long there, and a sync. Nothing could find them again.
+- AEAD: of the floor the processor's part: joined and encrypted, nothing written.
+
+A store that syncs once for each commit can be no faster than the floor. So where SQLite is less than twice the floor, no
+store can be twice as fast as SQLite, and the last line says so.
 """
 
 import argparse
@@ -12,24 +26,22 @@ import contextlib
 import os
 import shutil
 import socket
-import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from importlib import import_module
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
 
 from drivers.assigned import Code, Unit
 from drivers.model import Observation, SampleArray
-from gateway.clock import SystemClock
+from gateway import status
 from gateway.journal.entry import Stream
 from gateway.journal.journal import SEGMENT_BYTES, Journal
-from gateway.journal.keys import KEY_FILE, HubKey
 from gateway.journal.records import encode_entry
+from gateway.journal.segment import BLOCK_BYTES
+from tools.journal_bench.stores import GIGABYTE, STORES, Store, open_journal, open_reader
 
 SHAPES = ((200, 1), (200, 10), (200, 100), (4096, 10), (4096, 100))
 """Bytes of a record, and records in a commit."""
@@ -37,151 +49,34 @@ ROUNDS = 11
 ROUND_BYTES = 5_000_000
 COMMITS = (12, 1200)
 """Least and most commits in a round."""
+TARGET = 2.0
+"""SQLite shall take so many times as long as the journal."""
 SHORT = 3, 40
 """Rounds, and most commits in each, where every sync is slowed: one store syncs for each record."""
 SECOND_BYTES = 17_000
 """What ten devices leave in a second."""
 CURSOR_S = 10
-GIGABYTE = 1_000_000_000
 SECTOR_BYTES = 512
+MKFS = [
+    "mkfs.ext4",
+    "-q",
+    "-F",
+    "-b",
+    str(BLOCK_BYTES),
+    "-E",
+    "lazy_itable_init=0,lazy_journal_init=0",
+]
+"""All of it at once: else the file system goes on making itself while we count."""
+MOUNTED = "defaults", "commit=60"
+"""By default ext4 notes each 5 s, in 12 kB, when a file was last written. What is synced does not wait for that."""
 out = sys.stdout
-
-
-class Store(Protocol):
-    """A queue on disk."""
-
-    def put(self, records: list[bytes]) -> None:
-        """Durable on return."""
-        ...
-
-    def empty(self) -> None:
-        """Everything is taken out."""
-        ...
-
-
-class Ours:
-    """The journal below its record codec: buffer, frame, AEAD, segment."""
-
-    def __init__(self, directory: Path) -> None:
-        self.journal = open_journal(directory)
-        self._add = self.journal._buffer.add  # noqa: SLF001 - the others are given encoded bytes as well
-
-    def put(self, records: list[bytes]) -> None:
-        """See Store."""
-        for data in records:
-            self._add(Stream.VITALS, "device", 1, data)
-        self.journal.commit()
-
-    def empty(self) -> None:
-        """See Store."""
-        self.journal.acknowledge(Stream.VITALS, self.journal.high_water(Stream.VITALS))
-
-
-class Whole(Ours):
-    """The journal as a driver sees it: records in, with CBOR."""
-
-    def put(self, records: list[bytes]) -> None:
-        """See Store. The records become sample arrays of the same bytes."""
-        for data in records:
-            samples = SampleArray(data, 2, 8_000_000, Unit.MILLI_VOLT)
-            self.journal.append("device", Observation(Code.ECG_ELEC_POTL, samples, 1), "p-1")
-        self.journal.commit()
-
-    def empty(self) -> None:
-        """See Store."""
-        self.journal.acknowledge(Stream.WAVEFORM, self.journal.high_water(Stream.WAVEFORM))
-
-
-class Sqlite:
-    """A table in WAL mode, synchronous=FULL, one transaction for each commit."""
-
-    def __init__(self, directory: Path) -> None:
-        self._db = sqlite3.connect(directory / "queue.db", isolation_level=None)
-        self._db.execute("pragma journal_mode=wal")
-        self._db.execute("pragma synchronous=full")
-        self._db.execute("create table queue (id integer primary key, data blob)")
-
-    def put(self, records: list[bytes]) -> None:
-        """See Store."""
-        self._db.execute("begin")
-        self._db.executemany("insert into queue (data) values (?)", [(data,) for data in records])
-        self._db.execute("commit")
-
-    def empty(self) -> None:
-        """See Store."""
-        self._db.execute("delete from queue")
-
-
-class PersistQueue:
-    """persist-queue's SQLiteQueue, WAL and synchronous=FULL; its serialiser left out. It commits each record."""
-
-    def __init__(self, directory: Path) -> None:
-        class Plain:
-            """The bytes are encoded already."""
-
-            loads = dumps = staticmethod(lambda data, **_: data)
-
-        module = import_module("persistqueue")
-        self._queue: Any = module.SQLiteQueue(
-            str(directory), multithreading=True, auto_commit=False, serializer=Plain
-        )
-        self._db = self._queue._putter  # noqa: SLF001 - there is no setting for it
-        self._db.execute("pragma synchronous=full")
-
-    def put(self, records: list[bytes]) -> None:
-        """See Store."""
-        for data in records:
-            self._queue.put(data)
-        self._queue.task_done()
-
-    def empty(self) -> None:
-        """See Store."""
-        self._db.execute(f"delete from {self._queue._table_name}")  # noqa: S608, SLF001 - its own name
-        self._db.commit()
-
-
-class LiteQueue:
-    """litequeue, WAL and synchronous=FULL, one transaction for each commit."""
-
-    def __init__(self, directory: Path) -> None:
-        self._queue: Any = import_module("litequeue").LiteQueue(str(directory / "lite.db"))
-        self._queue.conn.execute("pragma journal_mode=wal")
-        self._queue.conn.execute("pragma synchronous=full")
-
-    def put(self, records: list[bytes]) -> None:
-        """See Store."""
-        with self._queue.transaction():
-            for data in records:
-                self._queue.put(data)
-
-    def empty(self) -> None:
-        """See Store."""
-        self._queue.conn.execute(f"delete from {self._queue.table}")  # noqa: S608 - its own name
-
-
-STORES: dict[str, Callable[[Path], Store]] = {
-    "journal": Ours,
-    "with CBOR": Whole,
-    "SQLite": Sqlite,
-    "persist-queue": PersistQueue,
-    "litequeue": LiteQueue,
-}
-
-
-def open_journal(directory: Path, max_bytes: int = GIGABYTE) -> Journal:
-    """A journal with a key of its own."""
-    directory.mkdir(exist_ok=True)
-    key = HubKey.load_or_create(directory / KEY_FILE)
-    return Journal.open(
-        directory / "journal", hub="bench", clock=SystemClock(), hub_key=key, max_bytes=max_bytes
-    )
 
 
 # --- Durable enqueue ---------------------------------------------------------------------------------
 
 
-def enqueue(directory: Path, turns: int, most: int) -> bool:
-    """Prints the table, of so many rounds and commits in each. Returns whether the target holds at each shape."""
+def enqueue(directory: Path, turns: int, most: int) -> list[str]:
+    """Prints the table, of so many rounds and commits in each. Returns what there is to say where the target is missed."""
     stores: dict[str, Store] = {}
     for name, make in STORES.items():
         (directory / name).mkdir()
@@ -194,21 +89,23 @@ def enqueue(directory: Path, turns: int, most: int) -> bool:
         " processor time\n"
     )
     out.write(f"{'bytes x records':16}" + "".join(f"{name:>22}" for name in stores) + "\n")
-    holds = True
+    missed = []
     for size, count in SHAPES:
         times = rounds(list(stores.values()), size, count, turns, most)
-        busy = dict(
-            zip(stores, [statistics.median(cpu for _, cpu in one) for one in times], strict=True)
-        )
-        medians = dict(
-            zip(stores, [statistics.median(wall for wall, _ in one) for one in times], strict=True)
+        walls, busy = (
+            dict(zip(stores, [statistics.median(column) for column in columns], strict=True))
+            for columns in zip(*(zip(*one, strict=True) for one in times), strict=True)
         )
         row = f"{f'{size} x {count}':16}"
-        for name, micros in medians.items():
-            row += f"{micros:9.0f} {micros / medians['journal']:5.2f}x {busy[name]:5.0f}"
+        for name, micros in walls.items():
+            row += f"{micros:9.0f} {micros / walls['journal']:5.2f}x {busy[name]:5.0f}"
         out.write(row + "\n")
-        holds &= medians["SQLite"] >= 2 * medians["journal"]
-    return holds
+        if walls["SQLite"] < TARGET * walls["journal"]:
+            missed.append(
+                f"{size} x {count}: SQLite takes {walls['SQLite'] / walls['journal']:.2f} times as"
+                f" long as the journal, {walls['SQLite'] / walls['floor']:.2f} times as the floor"
+            )
+    return missed
 
 
 def rounds(
@@ -268,16 +165,19 @@ class Device:
 
 
 @contextlib.contextmanager
-def small_disk(directory: Path) -> Iterator[tuple[Path, Device]]:
-    """A file system of its own on a loop device where that is allowed; else the directory itself."""
+def small_disk(directory: Path, mounted: str) -> Iterator[tuple[Path, Device]]:
+    """A file system of its own on a loop device where that is allowed; else the directory itself.
+
+    With blocks of 4 KiB as on a card: a disk this small would get 1 KiB, which makes the file system's journal cheap.
+    """
     image, mount = directory / "disk.img", directory / "mnt"
-    mount.mkdir()
+    mount.mkdir(exist_ok=True)
     with image.open("wb") as file:
         file.truncate(256 << 20)
     run = subprocess.run
     try:
-        run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
-        command = ["mount", "-o", "loop", str(image), str(mount)]
+        run([*MKFS, str(image)], check=True)
+        command = ["mount", "-o", f"loop,{mounted}", str(image), str(mount)]
         run(command, check=True, stderr=subprocess.DEVNULL)
     except (OSError, subprocess.CalledProcessError):
         yield mount, Device(None)
@@ -293,25 +193,28 @@ def small_disk(directory: Path) -> Iterator[tuple[Path, Device]]:
 
 def device_bytes(directory: Path, seconds: int) -> None:
     """Prints what a second of data, and acknowledging it, costs the disk; at real seconds."""
-    out.write(f"\nDevice bytes for a payload byte, {SECOND_BYTES} B committed each second\n")
-    with small_disk(directory) as (disk, device):
-        journal = open_journal(disk / "hub")
-        second(journal)
-        costs = []
-        for work in (second, acknowledge):
-            before, begin = device.written(), time.monotonic()
-            for n in range(seconds):
-                if work is second:
+    out.write(f"\nDevice bytes for a payload byte, {SECOND_BYTES} B a second, {seconds} s each\n")
+    for mounted in MOUNTED:
+        with small_disk(directory, mounted) as (disk, device):
+            journal = open_journal(disk / "hub")
+            reader = open_reader(disk / "hub")
+            second(journal)
+            costs = []
+            for acknowledged in (False, True):
+                before, begin = device.written(), time.monotonic()
+                for n in range(seconds):
                     second(journal)
-                elif n % CURSOR_S == 0:
-                    acknowledge(journal, (n + 1) / seconds)
-                time.sleep(max(0.0, begin + n + 1 - time.monotonic()))
-            costs.append((device.written() - before) / (seconds * SECOND_BYTES))
-        journal.close()
-    out.write(f"counted as {device.kind}, over {seconds} s each\n")
-    out.write(
-        f"commit {costs[0]:.3f} (target 1.25), cursor each {CURSOR_S} s {costs[1]:.3f} (0.05)\n"
-    )
+                    if acknowledged and n % CURSOR_S == 0:
+                        reader.refresh()
+                        reader.acknowledge(Stream.WAVEFORM, reader.high_water(Stream.WAVEFORM))
+                    time.sleep(max(0.0, begin + n + 1 - time.monotonic()))
+                costs.append((device.written() - before) / (seconds * SECOND_BYTES))
+            reader.close()
+            journal.close()
+        out.write(
+            f"commit {costs[0]:.3f} (target 1.25), with it a cursor each {CURSOR_S} s {costs[1] - costs[0]:.3f}"
+            f" (0.05): {device.kind}, {mounted}\n"
+        )
 
 
 def second(journal: Journal) -> None:
@@ -322,17 +225,14 @@ def second(journal: Journal) -> None:
     journal.commit()
 
 
-def acknowledge(journal: Journal, part: float) -> None:
-    """The cursor moves."""
-    journal.acknowledge(Stream.WAVEFORM, int(journal.high_water(Stream.WAVEFORM) * part) + 1)
-
-
 # --- Large ------------------------------------------------------------------------------------------
 
 READER = """
 import resource, sys, time
 from pathlib import Path
-from tools.bench_journal import Stream, open_journal, resident_kb
+from gateway.journal.entry import Stream
+from tools.bench_journal import resident_kb
+from tools.journal_bench.stores import open_journal
 begin = time.perf_counter()
 journal = open_journal(Path(sys.argv[1]), int(sys.argv[2]))
 opened, empty = time.perf_counter() - begin, resident_kb()
@@ -396,7 +296,7 @@ runtime_dir = "run"
 host = "127.0.0.1"
 port = {port}
 """
-SETTLE_S = 5.0
+SETTLE_S, POLL_S = 5.0, 0.1
 
 
 def forwarder(directory: Path) -> None:
@@ -420,20 +320,22 @@ def forwarder(directory: Path) -> None:
         for _ in range(2):
             process = subprocess.Popen(command, env=compiled, stderr=subprocess.DEVNULL)  # noqa: S603 - ourselves
             try:
+                while not (directory / "run" / status.UPLINK).exists() and process.poll() is None:
+                    time.sleep(POLL_S)
                 time.sleep(SETTLE_S)
                 text = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
             finally:
                 process.terminate()
                 process.wait()
-    resident = int(text.partition("VmRSS:")[2].split()[0]) / 1024
-    out.write(f"\nwardlink uplink: {resident:.1f} MiB resident (target 35)\n")
+    resident = int(text.partition("VmRSS:")[2].split()[0]) * 1024 / 1_000_000
+    out.write(f"\nwardlink uplink: {resident:.1f} MB resident (target 35)\n")
 
 
 def main() -> int:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=10.0, help="size of the large journal")
-    parser.add_argument("--seconds", type=int, default=30, help="length of the device byte count")
+    parser.add_argument("--seconds", type=int, default=60, help="length of the device byte count")
     parser.add_argument("--directory", type=Path, default=None, help="where: the disk to measure")
     parser.add_argument("--short", action="store_true", help="a small first table, nothing else")
     parser.add_argument("--slow-us", type=int, default=0, help="one more table, with syncs delayed")
@@ -443,14 +345,15 @@ def main() -> int:
         if options.short:
             enqueue(directory, *SHORT)
             return 0
-        holds = enqueue(directory, ROUNDS, COMMITS[1])
+        missed = enqueue(directory, ROUNDS, COMMITS[1])
         if options.slow_us:
             slow_enqueue(directory, options.slow_us)
         device_bytes(directory, options.seconds)
         large(directory, int(options.gigabytes * GIGABYTE))
         forwarder(directory)
-    if not holds:
-        out.write("durable enqueue: expected at least twice SQLite at each shape\n")
+    if missed:
+        out.write(f"durable enqueue: expected SQLite to take at least {TARGET:g} times as long\n")
+        out.writelines(f"  {line}\n" for line in missed)
     return 0
 
 
