@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from threading import Lock
 
+from gateway.journal.active import Chunk
 from gateway.journal.entry import Stream
 from gateway.journal.errors import JournalError, JournalFull
-from gateway.journal.log import Chunk
 from gateway.journal.records import OVERHEAD
 
 PENDING_BYTES = 4_194_304

@@ -13,6 +13,7 @@ from threading import Lock
 
 from gateway.clock import ClockReading
 from gateway.journal.access import Access, Opened
+from gateway.journal.active import Active, Chunk
 from gateway.journal.batches import batch_of
 from gateway.journal.entry import Batch, Stream
 from gateway.journal.errors import JournalError
@@ -23,14 +24,13 @@ from gateway.journal.scan import Contents, Damage, DamageNotes, scan
 from gateway.journal.segment import (
     BLOCK_BYTES,
     TAG_BYTES,
-    Cipher,
     FrameHeader,
     SegmentHeader,
     frame_size,
     frame_tag,
 )
 from gateway.journal.state import Evicted
-from gateway.journal.storage import File, Storage, Writer, page_memory
+from gateway.journal.storage import File, Storage, page_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,38 +42,6 @@ class Identity:
     boot_id: str
     algorithm: int
     segment_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Encoded records that become one frame. `length`: bytes of its plaintext, which is made when it is needed."""
-
-    entries: list[bytes]
-    length: int
-
-
-@dataclass(slots=True)
-class _Active:
-    """The segment that this process writes.
-
-    Attributes:
-        contents: only what is durable.
-        spare: the name that its file still has: it gets its own when its header and first frames are durable.
-        header: the block that is still to be written then.
-        block: where the next frame begins.
-    """
-
-    place: Place
-    file: Writer
-    cipher: Cipher
-    contents: Contents
-    spare: Path | None
-    header: bytes
-    block: int = 1
-
-    def fits(self, size: int) -> bool:
-        """Whether a frame has room before the last block, which holds the copy of the header."""
-        return (self.block + 1) * BLOCK_BYTES + size <= self.cipher.header.segment_bytes
 
 
 class StreamLog:
@@ -100,7 +68,7 @@ class StreamLog:
         self._lock = lock
         self._entropy = entropy
         self._places = Places()
-        self._active: _Active | None = None
+        self._active: Active | None = None
         self._last_tag = bytes(TAG_BYTES)
         self._scanned: tuple[Place, Contents] | None = None
         self._opened: tuple[Place, Opened] | None = None
@@ -249,17 +217,19 @@ class StreamLog:
             tag, sequence = frame_tag(header, frame), sequence + header.count
             frames.append(header)
         active.file.pwrite(memory[:filled], begin)
-        if active.spare is not None:
-            self._begin(active, active.spare, memory[:BLOCK_BYTES])
+        if (spare := active.spare) is not None:
+            active.begin(self._storage, spare, self._directory, memory[:BLOCK_BYTES])
         else:
             active.file.datasync()
         with self._lock:
+            if spare is not None:
+                self._places.insert(len(self._places), active.place)
             active.contents.frames += frames
             active.contents.end = sequence
             self.high_water, self._last_tag, self.last_frame = sequence - 1, tag, frames[-1]
         return len(frames)
 
-    def _new_segment(self, reading: ClockReading, make_room: Callable[[], bool]) -> _Active:
+    def _new_segment(self, reading: ClockReading, make_room: Callable[[], bool]) -> Active:
         """A segment with a key of its own, of which nothing is written yet."""
         spare = self._pool.take(make_room)
         number = self._places[-1].number + 1 if self._places else 1
@@ -284,18 +254,7 @@ class StreamLog:
         except OSError:
             self._pool.drop(spare)
             raise
-        return _Active(place, file, cipher, Contents(place.first_sequence), spare, block)
-
-    def _begin(self, active: _Active, spare: Path, header: memoryview) -> None:
-        """A segment is written from its beginning to the end of its first frames: makes that durable, then names it."""
-        active.file.pwrite(header, self._identity.segment_bytes - BLOCK_BYTES)
-        active.file.datasync()
-        self._storage.rename(spare, self._directory / active.place.name)
-        # A power cut may bring its spare name back: `Pool.recover` tells by the header that it is in use.
-        self._storage.sync_directory(self._directory)
-        with self._lock:
-            self._places.insert(len(self._places), active.place)
-        active.spare, active.header = None, b""
+        return Active(place, file, cipher, Contents(place.first_sequence), spare, block)
 
     def seal(self) -> None:
         """Lets go of the open segment, which is never written again."""
