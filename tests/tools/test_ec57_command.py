@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from tests.gateway.signal.synthetic import rhythm
 from tests.tools.wfdb_records import RATE_HZ, write_annotations, write_record
 from tools import ec57
-from tools.signal_bench.detectors import DETECTORS, NotInstalledError, peer
+from tools.signal_bench.detectors import DETECTORS, NotInstalledError, in_pieces, peer
 from tools.signal_bench.records import wfdb
 
 wfdb()  # its first import warns, whatever the marks say
@@ -159,3 +160,15 @@ def test_a_peer_that_is_not_installed_says_how_to_get_it() -> None:
 
 def test_every_detector_has_what_it_takes() -> None:
     assert set(DETECTORS) >= {"wardlink", "sleepecg", "wfdb gqrs", "wfdb xqrs", "fast-qrs"}
+
+
+def test_a_peer_in_pieces_sees_every_sample_once() -> None:
+    """A detector that gives out every sample at which the signal is 1."""
+
+    def find(x: np.ndarray[Any, Any], _rate_hz: float) -> np.ndarray[Any, Any]:
+        return np.flatnonzero(x == 1).astype(np.float64)
+
+    for samples in (5, 99, 100, 101, 199, 200, 250):
+        x = np.zeros(samples)
+        x[::7] = 1
+        assert in_pieces(find)(x, 10.0).tolist() == list(range(0, samples, 7))

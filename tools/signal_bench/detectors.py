@@ -13,6 +13,7 @@ from gateway.signal.ecg import EcgStream
 from tools.signal_bench.records import Floats, Record, wfdb
 
 OURS = "wardlink"
+PIECE_S = 10
 
 Samples = NDArray[Any]
 
@@ -103,9 +104,25 @@ def fast_qrs(x: Samples, rate_hz: float) -> Floats:
     return np.asarray(found, np.float64)
 
 
+def in_pieces(find: Callable[[Samples, float], Floats]) -> Callable[[Samples, float], Floats]:
+    """A peer as one would have to use it on a stream: piece by piece, of 10 s each, the last one longer."""
+
+    def pieces(x: Samples, rate_hz: float) -> Floats:
+        step = round(PIECE_S * rate_hz)
+        starts = range(0, max(1, len(x) - step + 1), step)
+        parts = [
+            find(x[at : at + step] if at + 2 * step <= len(x) else x[at:], rate_hz) + at
+            for at in starts
+        ]
+        return np.concatenate(parts)
+
+    return pieces
+
+
 DETECTORS: dict[str, Detector] = {
     OURS: Detector("wardlink", counts, ours),
     "sleepecg": Detector("sleepecg", millivolts, sleepecg),
+    "sleepecg, 10 s pieces": Detector("sleepecg", millivolts, in_pieces(sleepecg)),
     "nk pantompkins1985": Detector("neurokit2", millivolts, neurokit("pantompkins1985")),
     "nk kalidas2017": Detector("neurokit2", millivolts, neurokit("kalidas2017")),
     "wfdb gqrs": Detector("wfdb", millivolts, gqrs),
