@@ -239,6 +239,8 @@ class EventKind(StrEnum):
     COMMAND = "command"
     EVICTED = "evicted"
     FAULT = "fault"
+    SIGNAL = "signal"
+    """What the hub sees of a signal has changed: `code` says of which."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ class Acquire:
         self._verbosity = Verbosity(self._clock)
         self._intake = Intake(
             self._journal,
-            Conditioner(),
+            Conditioner(config.devices),
             self._clock,
             mode=hub.mode,
             committed=self._committed,

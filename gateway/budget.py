@@ -6,13 +6,13 @@ whole blocks of each stream, and that, not the records, is most of what a quiet 
 
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 
 from drivers.assigned import ECG_CODES, BodySite, Code, Unit
-from drivers.model import GOOD, Mode, Observation, Origin, Quantity, Record, SampleArray
+from drivers.model import Mode, Observation, Origin, Quality, Quantity, Record, SampleArray
 from gateway.config.device import Device
 from gateway.config.load import Config
 from gateway.journal.entry import Stream
@@ -24,9 +24,9 @@ from gateway.tables import ConfigError, Fault
 
 COMMITS_HZ = 1.0
 """The intake makes all streams durable about once a second (gateway.intake.COMMIT_NS)."""
-BEATS_HZ = 1.5
-"""What the hub itself derives from each ECG: an interval for each of 90 beats a minute, and a rate each second."""
-RATES_HZ = 1.0
+DERIVED_HZ: tuple[tuple[frozenset[Code], float], ...] = ((ECG_CODES, 1.5 + 1.0),)
+"""What the hub itself derives from a signal with one of these codes: of an ECG an interval for each of 90 beats a minute,
+and a rate each second."""
 RESERVE = 16
 """One part in so many of max_bytes, and at least `MIN_SEGMENTS`, is left to alarms and audit."""
 PROMISED = (Stream.VITALS, Stream.WAVEFORM)
@@ -89,22 +89,22 @@ def rates(config: Config) -> dict[Stream, Rate]:
 def _device(device: Device, mode: Mode) -> Iterator[tuple[Stream, Rate]]:
     driver = device.driver
     volume = driver.volume(device.options)
-    values_hz = volume.values_hz
-    if driver.codes & ECG_CODES:
-        values_hz += BEATS_HZ + RATES_HZ
-    quality = GOOD if mode is Mode.REAL else type(GOOD)(mode=mode)
+    derived_hz = sum(hz for codes, hz in DERIVED_HZ if driver.codes & codes)
+    judged = Quality(mode=mode, sqi=0.93) if derived_hz else Quality(mode=mode)
     # As large as they come: a value with a body site, a calibrated sample array.
     value = Observation(
         Code.ECG_HEART_RATE,
         Quantity(Decimal("60.5"), Unit.BEAT_PER_MIN),
         10**15,
-        quality,
+        Quality(mode=mode),
         Origin.DEVICE,
         body_site=BodySite.CHEST,
     )
+    derived = replace(value, quality=judged, origin=Origin.HUB, body_site=None)
     samples = SampleArray(b"", 4, 8_000_000, Unit.MICRO_VOLT, Decimal("12.309"))
-    array = Observation(Code.ECG_ELEC_POTL_II, samples, 10**15, quality)
-    yield Stream.VITALS, Rate(values_hz, values_hz * _size(device, value))
+    array = Observation(Code.ECG_ELEC_POTL_II, samples, 10**15, judged)
+    values_bytes_s = volume.values_hz * _size(device, value) + derived_hz * _size(device, derived)
+    yield Stream.VITALS, Rate(volume.values_hz + derived_hz, values_bytes_s)
     array_bytes_s = volume.arrays_hz * _size(device, array) + volume.samples_bytes_s
     yield Stream.WAVEFORM, Rate(volume.arrays_hz, array_bytes_s)
 

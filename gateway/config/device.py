@@ -26,11 +26,29 @@ class Device:
     address: str | None = None
     port: Path | None = None
     subject: str | None = None
+    adc_limits: tuple[int, int] | None = None
     options: Mapping[str, object] = field(default_factory=dict)
 
 
 ADDRESS = text(
     'a Bluetooth address such as "A4:C1:38:00:00:01"', r"[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}"
+)
+
+
+def _limits(value: object) -> tuple[int, int]:
+    match value:
+        case [bool(), _] | [_, bool()]:
+            raise ValueError
+        case [int() as least, int() as most] if least < most:
+            return least, most
+        case _:
+            raise ValueError
+
+
+LIMITS = Kind(
+    "two whole numbers, the lower one first, such as [-32768, 32767]",
+    _limits,
+    {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2},
 )
 
 
@@ -40,6 +58,11 @@ def device_keys(folder: Path, driver: Driver | None) -> tuple[Key, ...]:
         Key("id", NAME, "the device's name in every record", required=True),
         Key("driver", NAME, "its driver: see `wardlink drivers`", required=True),
         Key("subject", NAME, "pseudonym of the person it is bound to; without it: unknown"),
+        Key(
+            "adc_limits",
+            LIMITS,
+            "the least and the greatest sample of its ECG; without them a lead that is off is only flat",
+        ),
     ]
     if driver is None or isinstance(driver.link, BleLink):
         keys.append(Key("address", ADDRESS, "its Bluetooth address", required=driver is not None))

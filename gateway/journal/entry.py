@@ -25,7 +25,7 @@ def stream_of(record: Record) -> Stream:
     """Which log a record belongs into: gaps and faults travel with the alarms, so that they arrive first.
 
     So does what happened to the clock: it explains the times of all others, and must neither come after them nor be
-    evicted before them.
+    evicted before them. What is wrong with a signal travels with what was determined from it.
     """
     match record:
         case Observation(value=SampleArray()):
@@ -34,6 +34,8 @@ def stream_of(record: Record) -> Stream:
             return Stream.VITALS
         case Event(kind=kind) if kind in URGENT:
             return Stream.ALARM
+        case Event(kind=EventKind.SIGNAL):
+            return Stream.VITALS
         case Event():
             return Stream.AUDIT
 

@@ -143,6 +143,12 @@ class QualityStream:
         """What is remembered from one call to the next. It never grows."""
         return self._state.nbytes + self._clean.state_bytes
 
+    @property
+    def second_ends(self) -> int:
+        """The sample number at which the open second ends."""
+        seconds, rate_hz = float(self._state[quality.SEEN]), float(self._state[quality.RATE])
+        return math.floor((seconds + 1) * rate_hz + 0.5)
+
     def reset(self) -> None:
         """Forgets everything: the next sample begins the first second of a new run."""
         self._clean.reset()

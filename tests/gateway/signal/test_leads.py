@@ -92,18 +92,19 @@ def test_rates_that_cannot_show_mains_get_no_notch(rate_hz: float) -> None:
 
 
 def test_the_notch_follows_with_hysteresis() -> None:
-    """On after three listening seconds, off when hum is gone; a weaker line keeps it."""
-    rate_hz, quiet = 250.0, np.random.default_rng(3).normal(0, 10, 80 * 250)
+    """On after three listening seconds, off when hum is gone; a line between the two bounds keeps it, and starts none."""
+    rate_hz = 250.0
+    around = hum(rate_hz, 45, 10, 1) + hum(rate_hz, 55, 10, 1)
+    powers = (8.0, 100.0, 8.0, 0.0)
+    assert clean.FADES < powers[0] < clean.STANDS_OUT < powers[1]
     stream = CleanStream(rate_hz)
-    seen = []
-    for second in range(80):
-        strength = 30.0 if second < 20 else 7.0 if second < 40 else 0.0
-        part = quiet[second * 250 : second * 250 + 250] + hum(rate_hz, 60, strength, 1)
-        stream.process(part)
-        seen.append(stream.mains_hz[0])
-    assert seen[:8] == [None] * 8
-    assert seen[8:40] == [60.0] * 32
-    assert seen[-1] is None
+    seen: list[float | None] = []
+    for power in powers:
+        for _ in range(20):
+            stream.process(around + hum(rate_hz, 60, 10 * math.sqrt(power), 1))
+            seen.append(stream.mains_hz[0])
+    # Heard in the seconds 20, 24 and 28; after 60 in 60, 64, 68 and 72.
+    assert seen == [None] * 28 + [60.0] * 44 + [None] * 8
 
 
 def test_a_jump_of_an_electrode_switches_no_notch() -> None:
@@ -339,6 +340,17 @@ def test_refuses_what_makes_no_sense() -> None:
         QualityStream(125, floor=0)
     with pytest.raises(ValueError, match=r"expected \(samples, 2\)"):
         CleanStream(125, 2).process(np.zeros(10))
+
+
+@pytest.mark.parametrize("rate_hz", [60.0, 99.7, 360.0])
+def test_it_says_when_the_open_second_ends(rate_hz: float) -> None:
+    stream = QualityStream(rate_hz)
+    seen = 0
+    for _ in range(10):
+        ends = stream.second_ends
+        assert not len(stream.process(np.zeros(ends - seen - 1)))
+        assert stream.process(np.zeros(1)).at.tolist() == [ends]
+        seen = ends
 
 
 def test_nothing_gives_nothing() -> None:

@@ -1,0 +1,139 @@
+"""An ECG lead: RR intervals and heart rate, as far as the quality of its seconds allows."""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+
+import numpy as np
+
+from drivers.assigned import Code, Unit
+from drivers.model import Observation, Origin, Quality, Quantity, Record, Special, Validity
+from gateway.conditioner.grade import grade, is_bad, quality
+from gateway.conditioner.status import StatusLine
+from gateway.conditioner.stretch import Samples, Stretch
+from gateway.signal.ecg import RATE_LEAST_HZ, RATE_MOST_HZ, EcgStream
+from gateway.signal.leads import LeadStatus, QualityStream
+from gateway.signal.rate import RATE_INTERVALS, RATE_SILENCE_NS, heart_rate_bpm, rr_intervals_ns
+
+NS_PER_MS = 1_000_000
+SECONDS_KEPT = 16
+"""Grades that are kept for beats that are found late."""
+NO_BEATS = Quality(Validity.INVALID, reason="no_beats")
+
+
+@dataclass(frozen=True, slots=True)
+class _Interval:
+    length_ns: int
+    grade: float | None
+
+
+class EcgRun:
+    """Beats wait until the second that they lie in is over and judged, so that trouble is known before a rate is said."""
+
+    RATES_HZ = (RATE_LEAST_HZ, RATE_MOST_HZ)
+
+    def __init__(self, stretch: Stretch, code: Code, limits: tuple[int, int] | None) -> None:
+        self._stretch = stretch
+        self._beats = EcgStream(stretch.rate_hz)
+        self._judge = QualityStream(stretch.rate_hz, 1, limits)
+        self._status = StatusLine(code)
+        self._waiting: list[float] = []
+        self._taken = self._judged = 0
+        self._grades: deque[tuple[int, float]] = deque(maxlen=SECONDS_KEPT)
+        self._intervals: deque[_Interval] = deque(maxlen=RATE_INTERVALS)
+        self._last_beat: float | None = None
+        self._beat_ns: int | None = None
+        self._known = False
+        self.sqi: float | None = None
+
+    def take(self, samples: Samples) -> Iterator[Record]:
+        """Intervals and rates of the seconds that these samples complete."""
+        while len(samples):
+            # Never across the end of a second: what is known then does not depend on how samples come.
+            part = samples[: self._judge.second_ends - self._taken]
+            samples = samples[len(part) :]
+            self._taken += len(part)
+            self._waiting += self._beats.process(part).index.tolist()
+            seconds = self._judge.process(part)
+            if len(seconds):
+                status = LeadStatus(int(seconds.status[0, 0]))
+                yield from self._second(
+                    status, float(seconds.index[0, 0]), float(seconds.recent[0, 0])
+                )
+
+    def _second(self, status: LeadStatus, index: float, recent: float) -> Iterator[Record]:
+        begin_ns, end_ns = self._stretch.time_ns(self._judged), self._stretch.time_ns(self._taken)
+        self._judged = self._taken
+        yield from self._status.see(status, begin_ns, end_ns)
+        found = grade(index, recent)
+        if found is None:
+            return  # the first index that is known speaks for the seconds before it too
+        self.sqi = index
+        self._grades.append((self._taken, found))
+        yield from self._settle(self._taken)
+        yield from self._doubt(found, end_ns)
+
+    def end(self) -> Iterator[Record]:
+        """The beats of the last second, which nobody has judged."""
+        self._waiting += self._beats.flush().index.tolist()
+        yield from self._settle(self._taken)
+
+    def _settle(self, end: int) -> Iterator[Record]:
+        ready = [index for index in self._waiting if index < end]
+        self._waiting = self._waiting[len(ready) :]
+        for index in ready:
+            yield from self._beat(index, self._grade_at(index))
+        if ready and self._last_beat is not None:
+            yield from self._rate(self._stretch.time_ns(self._last_beat))
+
+    def _grade_at(self, index: float) -> float | None:
+        for end, found in self._grades:
+            if index < end:
+                return found
+        return None
+
+    def _beat(self, index: float, found: float | None) -> Iterator[Observation]:
+        if is_bad(found):
+            # Where it is and whether it is one, nobody knows: no interval begins or ends here.
+            self._last_beat = None
+            self._intervals.clear()
+            return
+        beat_ns = self._beat_ns = self._stretch.time_ns(index)
+        if self._last_beat is not None:
+            # By the device's own sample count: the hub's time line moves with the delays on the wire.
+            ends = np.array([index])
+            (length_ns,) = rr_intervals_ns(ends, self._stretch.rate_hz, self._last_beat).tolist()
+            self._intervals.append(_Interval(length_ns, found))
+            interval = Quantity(Decimal(round(length_ns / NS_PER_MS)), Unit.MILLI_SEC)
+            yield _derived(Code.ECG_TIME_PD_RR_GL, interval, beat_ns, quality(found))
+        self._last_beat = index
+
+    def _rate(self, beat_ns: int) -> Iterator[Observation]:
+        """Once for each second with a beat."""
+        lengths = np.array([interval.length_ns for interval in self._intervals], dtype=np.int64)
+        bpm = heart_rate_bpm(lengths)
+        if bpm is None:
+            return
+        self._known = True
+        grades = [interval.grade for interval in self._intervals]
+        known = [found for found in grades if found is not None]
+        # As good as the worst of what it was made of.
+        worst = min(known) if len(known) == len(grades) else None
+        rate = Quantity(Decimal(round(bpm)), Unit.BEAT_PER_MIN)
+        yield _derived(Code.ECG_HEART_RATE, rate, beat_ns, quality(worst))
+
+    def _doubt(self, found: float, now_ns: int) -> Iterator[Observation]:
+        """That the rate is not known any more is said once, when it begins."""
+        silent = self._beat_ns is not None and now_ns - self._beat_ns > RATE_SILENCE_NS
+        if not self._known or not (silent or is_bad(found)):
+            return
+        self._known = False
+        self._intervals.clear()
+        why = quality(found) if is_bad(found) else NO_BEATS
+        unknown = Quantity(Special.UNKNOWN, Unit.BEAT_PER_MIN)
+        yield _derived(Code.ECG_HEART_RATE, unknown, now_ns, why)
+
+
+def _derived(code: Code, value: Quantity, at_ns: int, quality: Quality) -> Observation:
+    return Observation(code, value, at_ns, quality, Origin.HUB)

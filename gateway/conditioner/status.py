@@ -1,0 +1,43 @@
+"""What is wrong with a lead, as an event each time that it changes."""
+
+from collections.abc import Iterator
+
+from drivers.assigned import Code
+from drivers.model import Event, EventKind
+from gateway.signal.leads import LeadStatus
+
+SETTLED = 2
+"""Seconds in a row that a status needs: a single one comes and goes with every movement."""
+
+REASONS = {
+    LeadStatus.UNKNOWN: "unknown",
+    LeadStatus.GOOD: "good",
+    LeadStatus.OFF: "lead_off",
+    LeadStatus.FLAT: "flat",
+    LeadStatus.SATURATED: "saturated",
+    LeadStatus.MAINS: "mains",
+    LeadStatus.MOTION: "motion",
+}
+
+
+class StatusLine:
+    """Remembers what was said last of one signal."""
+
+    def __init__(self, code: Code) -> None:
+        self._code = code
+        self._said = LeadStatus.UNKNOWN
+        self._seen = LeadStatus.UNKNOWN
+        self._since_ns = 0
+        self._seconds = 0
+
+    def see(self, status: LeadStatus, from_ns: int, until_ns: int) -> Iterator[Event]:
+        """A second is over: says its status when it is another one than before, and holds."""
+        if status is not self._seen:
+            self._seen, self._since_ns, self._seconds = status, from_ns, 0
+        self._seconds += 1
+        if status is self._said or self._seconds < SETTLED:
+            return
+        self._said = status
+        yield Event(
+            EventKind.SIGNAL, until_ns, REASONS[status], code=self._code, from_ns=self._since_ns
+        )
