@@ -19,29 +19,44 @@ EACH = 2
 Compare = Callable[[Outcome], Comparison]
 
 
-def worst_strips(
-    outcomes: Sequence[Outcome], start_s: float, most: int = MOST, compared: Compare | None = None
-) -> list[Strip]:
-    """The stretches of `STRIP_S` with the most errors, worst first, apart from each other."""
-    candidates: list[tuple[int, float, Outcome, Comparison]] = []
-    for outcome in outcomes:
-        comparison = compared(outcome) if compared else outcome.comparison(start_s)
+def worst_places(
+    comparisons: Sequence[tuple[str, Comparison]], most: int = MOST
+) -> list[tuple[int, float]]:
+    """Where the stretches of `STRIP_S` with the most errors begin, worst first, apart from each other.
+
+    Takes records by name, and gives the number of each among them with a time in seconds.
+    """
+    candidates: list[tuple[int, str, float, int]] = []
+    for number, (name, comparison) in enumerate(comparisons):
         errors = np.sort(np.concatenate([comparison.extras, comparison.misses]))
         for at in errors.tolist():
             inside = errors[(errors >= at) & (errors < at + STRIP_S - 1)]
             middle = (inside[0] + inside[-1]) / 2 - STRIP_S / 2
-            candidates.append((len(inside), max(0.0, float(middle)), outcome, comparison))
-    candidates.sort(key=lambda one: (-one[0], one[2].job.name, one[1]))
-    chosen: list[Strip] = []
-    taken: dict[str, list[float]] = {}
-    for errors_inside, begin, outcome, comparison in candidates:
-        others = taken.setdefault(outcome.job.name, [])
+            candidates.append((-len(inside), name, max(0.0, float(middle)), number))
+    chosen: list[tuple[int, float]] = []
+    for _, _, begin, number in sorted(candidates):
+        others = [at for record, at in chosen if record == number]
         if len(others) < EACH and all(abs(begin - other) >= STRIP_S for other in others):
-            others.append(begin)
-            chosen.append(make(outcome, comparison, begin, errors_inside))
+            chosen.append((number, begin))
         if len(chosen) == most:
             break
     return chosen
+
+
+def worst_strips(
+    outcomes: Sequence[Outcome], start_s: float, most: int = MOST, compared: Compare | None = None
+) -> list[Strip]:
+    """The worst of one detector's records, cut out."""
+    comparisons = [compared(o) if compared else o.comparison(start_s) for o in outcomes]
+    names = [o.job.name for o in outcomes]
+    places = worst_places(list(zip(names, comparisons, strict=True)), most)
+    return [make(outcomes[k], comparisons[k], begin) for k, begin in places]
+
+
+def why(extras: Floats, misses: Floats) -> str:
+    """Counts in words."""
+    parts = ((extras, "extra"), (misses, "missed"))
+    return ", ".join(f"{len(part)} {name}" for part, name in parts if len(part))
 
 
 SAID_NOTHING = (LeadStatus.GOOD, LeadStatus.UNKNOWN)
@@ -57,11 +72,10 @@ def judged(job: Job) -> tuple[Floats, Floats, tuple[str, ...]]:
     return seconds.at / record.rate_hz, np.nan_to_num(seconds.index[:, 0]), said
 
 
-def make(outcome: Outcome, comparison: Comparison, begin: float, errors: int) -> Strip:
+def make(outcome: Outcome, comparison: Comparison, begin: float) -> Strip:
     """Cuts one out."""
     record = outcome.job.record()
     first, last = (round((begin + shift) * record.rate_hz) for shift in (0.0, STRIP_S))
-    millivolts = record.millivolts[first:last]
     end = begin + STRIP_S
     quality_s, quality, said_of = judged(outcome.job)
     near = (quality_s > begin) & (quality_s < end + 1)
@@ -71,15 +85,12 @@ def make(outcome: Outcome, comparison: Comparison, begin: float, errors: int) ->
 
     shown = (record.beats_s >= begin) & (record.beats_s <= end)
     extras, misses = inside(comparison.extras), inside(comparison.misses)
-    said = [
-        f"{len(part)} {name}" for part, name in ((extras, "extra"), (misses, "missed")) if len(part)
-    ]
     return Strip(
         title=f"{record.name} from {clock(begin)}",
-        why=", ".join(said) or f"{errors} errors",
+        why=why(extras, misses),
         begin_s=begin,
         rate_hz=record.rate_hz,
-        values=millivolts,
+        values=record.millivolts[first:last],
         unit="mV",
         reference_s=record.beats_s[shown],
         codes=tuple(code for code, is_in in zip(record.codes, shown, strict=True) if is_in),
