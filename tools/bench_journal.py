@@ -277,6 +277,10 @@ def large(directory: Path, wanted: int) -> None:
     open_journal(room, 2 * wanted).close()
     empty = measure(room, 2 * wanted)
     journal = open_journal(room, 2 * wanted)
+    second(journal)
+    journal.close()
+    _, one, _, _ = measure(room, 2 * wanted)
+    journal = open_journal(room, 2 * wanted)
     samples = SampleArray(os.urandom(4000), 2, 8_000_000, Unit.MILLI_VOLT)
     data = encode_entry("device", "p-1", Observation(Code.ECG_ELEC_POTL, samples, 1))
     for _ in range(size // (len(data) * 240)):
@@ -291,8 +295,8 @@ def large(directory: Path, wanted: int) -> None:
     )
     out.write(f"\nA journal of {files / GIGABYTE:.1f} GB in {files // SEGMENT_BYTES} files{less}\n")
     out.write(f"opens in {opened:.2f} s (target 2), empty in {empty[0]:.2f} s\n")
-    out.write(f"resident {resident / 1000:.1f} MB, empty {empty[1] / 1000:.1f} MB, ")
-    out.write(f"after draining {drained / 1000:.1f} MB\n")
+    out.write(f"resident {resident / 1000:.1f} MB, with one segment {one / 1000:.1f} MB, ")
+    out.write(f"empty {empty[1] / 1000:.1f} MB, after draining {drained / 1000:.1f} MB\n")
     out.write(f"drains at {rate:.0f} MB/s of samples, decrypted and decoded (target 50)\n")
     shutil.rmtree(room)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import cbor2
 
 from gateway.journal.entry import Stream
-from gateway.journal.slots import SLOT_BYTES, pack_slot, parse_slot
+from gateway.journal.slots import SLOT_BYTES, parse_slot, slot_head
 from gateway.journal.storage import File, Storage
 
 NAME = "published"
@@ -87,7 +87,7 @@ class Publisher:
         try:
             if self._file is None:
                 self._file = self._storage.open(make_file(self._directory, self._storage))
-            self._file.pwrite(pack_slot(self._count, payload), 0)
+            self._file.pwrite(slot_head(self._count, payload), 0)
         except OSError:
             self.close()  # with the next commit in a new descriptor
         else:

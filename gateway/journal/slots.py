@@ -74,8 +74,13 @@ class Slots:
 
 def pack_slot(generation: int, payload: bytes) -> bytes:
     """A slot as it stands on disk."""
+    return slot_head(generation, payload).ljust(SLOT_BYTES, b"\0")
+
+
+def slot_head(generation: int, payload: bytes) -> bytes:
+    """A slot as far as it says anything."""
     body = _HEAD.pack(_MAGIC, generation, len(payload)) + payload
-    return (body + _CRC.pack(zlib.crc32(body))).ljust(SLOT_BYTES, b"\0")
+    return body + _CRC.pack(zlib.crc32(body))
 
 
 def parse_slot(slot: bytes) -> tuple[int, bytes] | None:
