@@ -6,6 +6,7 @@ process of its own, because numba reads its settings when it is imported. Needs 
 Python's headers; a hub needs none of them. An editable installation is left as it is: there numba compiles at import.
 """
 
+import functools
 import importlib
 import importlib.metadata
 import os
@@ -64,8 +65,12 @@ class KernelsHook(BuildHookInterface[Any]):
 
 def compile_kernels(target: Path) -> None:
     """Writes the module that exports every kernel under its own name, and `checksum`, into `target`."""
+    import numba
     from numba.core.errors import NumbaPendingDeprecationWarning
 
+    # Nobody calls them from Python but through the module: without their own wrappers they are built sooner.
+    quick = functools.partial(numba.njit, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    vars(numba).update(njit=quick)
     with warnings.catch_warnings():
         # It has been on its way out since 2022 without a successor, so numba is pinned.
         warnings.simplefilter("ignore", NumbaPendingDeprecationWarning)
