@@ -62,6 +62,7 @@ class Lane:
         self.evicted = 0
         self.refusals = 0
         self.refusal: str | None = None
+        self._aside_refusal: str | None = None
         self.held_until_ns: int | None = None
 
     @property
@@ -93,6 +94,7 @@ class Lane:
     def connected(self) -> None:
         """A new connection: what has no answer is to be sent again."""
         self.outbound.disconnected()
+        self._aside_refusal = None
         self._prepared.clear()
         self.held_until_ns = None
         if self._release is not None:
@@ -126,6 +128,11 @@ class Lane:
             self._release.moved(now_ns)
 
     # --- Refusals --------------------------------------------------------------------------------------
+
+    def set_aside(self, piece: Slice, refusal: str) -> None:
+        """The broker of this connection would not take it: kept, and tried again on the next one."""
+        self.outbound.set_aside(piece.first, piece.last)
+        self._aside_refusal = refusal
 
     def refuse(self, refusal: str, until_ns: int) -> None:
         """Rests until then. It is tried again for ever and never skipped: what was accepted is not dropped."""
@@ -224,7 +231,7 @@ class Lane:
             messages=self.messages,
             evicted=self.evicted,
             refusals=self.refusals,
-            refusal=self.refusal,
+            refusal=self.refusal or self._aside_refusal,
         )
 
 

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 
 URGENT = ((Stream.ALARM, Age.LIVE),)
+ASIDE_MOST = 64
+"""Entries of a stream that a connection sets aside; then the stream rests, so that a backlog is not read in vain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,20 +113,31 @@ class Lanes:
             lane = self._lanes[stream]
             if lane.rests(now.boottime_ns):
                 continue
-            piece = await lane.peek(age, limit_bytes, now.boottime_ns)
+            piece = await self._peek(lane, age, limit_bytes, now.boottime_ns)
             if piece is None:
                 continue
-            if len(piece.payload) > limit_bytes:
-                self._refuse(lane, _too_large(piece, limit_bytes), now.boottime_ns)
-            elif (
+            if (
                 stream is Stream.ALARM
                 or age is Age.ASKED
                 or self._policy.may_send(stream, age, len(piece.payload), now.boottime_ns)
             ):
                 return Ready(lane, age, piece)
-            else:
-                self.is_held_back = True
+            self.is_held_back = True
         return None
+
+    async def _peek(self, lane: Lane, age: Age, limit_bytes: int, now_ns: int) -> Slice | None:
+        """The next slice that the broker takes. An entry that it would not take holds up no other, unless many are so."""
+        while (piece := await lane.peek(age, limit_bytes, now_ns)) is not None:
+            if len(piece.payload) <= limit_bytes:
+                break
+            refusal = _too_large(piece, limit_bytes)
+            if lane.outbound.aside >= ASIDE_MOST:
+                self._refuse(lane, refusal, now_ns)
+                return None
+            self.refusals += 1
+            lane.set_aside(piece, refusal)
+            log.warning("uplink: %s set aside: %s", lane.stream, refusal)
+        return piece
 
     async def _search(self, now: ClockReading) -> None:
         """Looks for what was asked for: a bounded part of the journal each time."""

@@ -59,6 +59,8 @@ class Outbound:
         self._flights: dict[int, Flight] = {}
         self._runs: list[_Run] = []
         """With the broker, without a receipt, in the order of sending."""
+        self._aside = Spans()
+        """What the broker of this connection would not take."""
         self._number = 0
         self._suspects, self._suspects_ns = Spans(), 0
         """What receipts showed to be lost, at the latest then."""
@@ -72,6 +74,11 @@ class Outbound:
     def in_flight(self) -> int:
         """Messages without an answer."""
         return len(self._flights)
+
+    @property
+    def aside(self) -> int:
+        """Entries that were set aside."""
+        return self._aside.count
 
     @property
     def in_flight_bytes(self) -> int:
@@ -128,10 +135,19 @@ class Outbound:
                 self.pending.add(first, last)
         return flight
 
+    def set_aside(self, first: int, last: int) -> None:
+        """No message of this connection can carry it: the next one is asked again, and the rest need not wait for it."""
+        self.pending.remove(first, last)
+        self._aside.add(first, last)
+
     def disconnected(self) -> None:
-        """What has no answer is to be sent again."""
+        """What has no answer is to be sent again, and what was set aside is tried again."""
         for message_id in list(self._flights):
             self.land(message_id, accepted=False)
+        aside, self._aside = self._aside, Spans()
+        for span in aside:
+            for first, last in self._missing(*span):
+                self.pending.add(first, last)
 
     def gone(self, first: int, last: int) -> int:
         """The journal has nothing there any more. Returns how many entries were waiting for it."""

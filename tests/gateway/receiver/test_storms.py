@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
+from drivers.model import Event, EventKind
 from gateway.config.broker import Broker
 from gateway.config.delivery import Ack
-from gateway.journal.entry import Stream
+from gateway.journal.entry import Entry, Stream
 from gateway.receiver import receive
 from gateway.receiver.receive import Receiver
 from gateway.uplink.order import Age, Ask, Policy, Unmetered
@@ -84,7 +85,12 @@ class World:
 
     def commit(self) -> None:
         self.journal.wall_ns = self.clock.read().wall_ns
-        self.journal.commit(self.rng.choice(list(Stream)), self.rng.randint(1, 20))
+        stream = self.rng.choice(list(Stream))
+        self.journal.commit(stream, self.rng.randint(1, 20))
+        if self.rng.random() < 0.1:
+            # More than some of these brokers take.
+            event = Event(EventKind.FAULT, 1, "big", data=bytes(self.rng.choice([2_500, 5_000])))
+            self.journal.put(stream, (Entry(self.journal.high_water(stream) + 1, "", event),))
 
     def uplink(self, policy: Policy | None = None) -> Uplink:
         receipts = Receipts(HUB, EPOCH, VerifyKeys({"r-1": PUBLIC})) if self.by_receipt else None

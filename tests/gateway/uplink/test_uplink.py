@@ -312,21 +312,48 @@ def test_a_lost_answer_makes_a_new_connection_that_sends_what_has_none() -> None
     drive(bench, story)
 
 
-def test_an_entry_too_large_for_the_broker_holds_its_stream_and_says_so() -> None:
+def test_an_entry_too_large_for_the_broker_is_kept_and_holds_up_no_other() -> None:
     bench = Bench(Limits(maximum_packet_bytes=2048))
     event = Event(EventKind.FAULT, 1, "big", data=bytes(2000))
     bench.journal.put(Stream.ALARM, (Entry(1, "", event),))
+    bench.journal.commit(Stream.ALARM, 2)
     bench.journal.commit(Stream.VITALS, 20)
 
     async def story() -> None:
         await bench.wait_published(1)
         bench.wire.answer_all()
         await until(lambda: bench.journal.cursors[Stream.VITALS] == 20, "vitals go on")
-        refusal = bench.uplink.status().streams[Stream.ALARM].refusal
-        assert refusal is not None
-        assert "entry 1" in refusal
-        assert "alarm" not in bench.wire.streams()
+        status = bench.uplink.status().streams[Stream.ALARM]
+        assert status.refusal is not None
+        assert "entry 1" in status.refusal
+        assert (status.waiting, bench.journal.cursors[Stream.ALARM]) == (1, 0)
+        alarms = [m for m in bench.wire.published if m.topic == HUB.topic("alarm")]
+        assert [json.loads(m.payload)["first"] for m in alarms] == [2]
         assert max(len(message.payload) for message in bench.wire.published) <= 2048 - 512
+        bench.limits = Limits()
+        bench.wire.listener.lost(UplinkError(Reason.LOST, "cut"))
+        await until(lambda: len(bench.wires) == 2, "a broker that takes more")
+        bench.wire.answer_all()
+        await until(lambda: bench.uplink.status().streams[Stream.ALARM].waiting == 0, "it goes too")
+        assert bench.uplink.status().streams[Stream.ALARM].refusal is None
+
+    drive(bench, story)
+
+
+def test_a_stream_of_which_nothing_fits_rests_before_all_of_it_was_read() -> None:
+    bench = Bench(Limits(maximum_packet_bytes=2048))
+    for n in range(1, 200):
+        event = Event(EventKind.FAULT, 1, "big", data=bytes(2000))
+        bench.journal.put(Stream.ALARM, (Entry(n, "", event),))
+    bench.journal.commit(Stream.VITALS, 20)
+
+    async def story() -> None:
+        await bench.wait_published(1)
+        bench.wire.answer_all()
+        await until(lambda: bench.journal.cursors[Stream.VITALS] == 20, "vitals go on")
+        assert "alarm" not in bench.wire.streams()
+        assert max(after for stream, after in bench.journal.reads if stream is Stream.ALARM) < 70
+        assert bench.uplink.status().streams[Stream.ALARM].waiting == 199
 
     drive(bench, story)
 
