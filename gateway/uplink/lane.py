@@ -1,6 +1,7 @@
 """One stream on its way out: which of its entries is next, what is prepared, and whether the broker refuses it."""
 
 import asyncio
+import logging
 from collections import deque
 from dataclasses import replace
 
@@ -20,9 +21,13 @@ from gateway.uplink.source import Source, Span
 from gateway.uplink.spans import Spans
 from gateway.uplink.status import StreamStatus
 
+log = logging.getLogger(__name__)
+
 UNRECEIPTED_MOST = 16_384
 """Entries of a stream that may be without a receipt, alarms apart: some megabytes, and more than a receiver takes in
 the second between two receipts. What waits beyond waits in the journal, and not in a broker that may overflow."""
+ASIDE_MOST = 64
+"""Entries that a connection sets aside; then the stream rests, so that a backlog is not read in vain."""
 LONG_AGO_NS = -(1 << 62)
 """CLOCK_BOOTTIME begins with the machine: 0 is not long ago where that was switched on just now."""
 
@@ -129,11 +134,6 @@ class Lane:
 
     # --- Refusals --------------------------------------------------------------------------------------
 
-    def set_aside(self, piece: Slice, refusal: str) -> None:
-        """The broker of this connection would not take it: kept, and tried again on the next one."""
-        self.outbound.set_aside(piece.first, piece.last)
-        self._aside_refusal = refusal
-
     def refuse(self, refusal: str, until_ns: int) -> None:
         """Rests until then. It is tried again for ever and never skipped: what was accepted is not dropped."""
         self.refusal = refusal
@@ -157,7 +157,7 @@ class Lane:
     # --- What is next ----------------------------------------------------------------------------------
 
     async def peek(self, age: Age, packet_limit_bytes: int, now_ns: int) -> Slice | None:
-        """The next slice of an age, in at most `packet_limit_bytes` unless it is one entry; None when there is none.
+        """The next slice of an age, in at most `packet_limit_bytes` unless too many do not fit; None when there is none.
 
         An alarm is always live: they go in their order.
         """
@@ -167,12 +167,19 @@ class Lane:
             return None
         while (front := await self._front.next(age, now_ns)) is not None:
             prepared = self._prepared.get(age)
-            if prepared and prepared[0].first == front[0] and prepared[0].last <= front[1]:
-                return prepared[0]
-            pieces = await self._prepare(front, min(MAX_PAYLOAD_BYTES, packet_limit_bytes))
-            if pieces:
-                self._prepared[age] = deque(pieces)
-                return pieces[0]
+            if not prepared or prepared[0].first != front[0] or prepared[0].last > front[1]:
+                pieces = await self._prepare(front, min(MAX_PAYLOAD_BYTES, packet_limit_bytes))
+                if not pieces:
+                    continue
+                prepared = self._prepared[age] = deque(pieces)
+            piece = prepared[0]
+            if len(piece.payload) <= packet_limit_bytes or self.outbound.aside.count >= ASIDE_MOST:
+                return piece
+            # It is kept, and holds up no other.
+            self._aside_refusal = too_large(piece, packet_limit_bytes)
+            log.warning("uplink: %s set aside: %s", self.stream, self._aside_refusal)
+            self.outbound.pending.remove(piece.first, piece.last)
+            self.outbound.aside.add(piece.first, piece.last)
         self._prepared.pop(age, None)
         return None
 
@@ -233,6 +240,11 @@ class Lane:
             refusals=self.refusals,
             refusal=self.refusal or self._aside_refusal,
         )
+
+
+def too_large(piece: Slice, limit_bytes: int) -> str:
+    """Why a slice is refused before it is sent."""
+    return f"entry {piece.first}: {len(piece.payload)} bytes, the broker takes {limit_bytes}"
 
 
 def _messages(

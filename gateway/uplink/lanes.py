@@ -9,7 +9,7 @@ from gateway.clock import ClockReading
 from gateway.config.delivery import Payload
 from gateway.journal.entry import Stream
 from gateway.uplink.asks import Asks
-from gateway.uplink.lane import Lane
+from gateway.uplink.lane import Lane, too_large
 from gateway.uplink.notice import Mark
 from gateway.uplink.order import COMMIT_NS, ORDER, Age, Policy
 from gateway.uplink.outbound import Flight
@@ -23,8 +23,6 @@ log = logging.getLogger(__name__)
 
 
 URGENT = ((Stream.ALARM, Age.LIVE),)
-ASIDE_MOST = 64
-"""Entries of a stream that a connection sets aside; then the stream rests, so that a backlog is not read in vain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +111,12 @@ class Lanes:
             lane = self._lanes[stream]
             if lane.rests(now.boottime_ns):
                 continue
-            piece = await self._peek(lane, age, limit_bytes, now.boottime_ns)
+            piece = await lane.peek(age, limit_bytes, now.boottime_ns)
             if piece is None:
                 continue
-            if (
+            if len(piece.payload) > limit_bytes:
+                self._refuse(lane, too_large(piece, limit_bytes), now.boottime_ns)
+            elif (
                 stream is Stream.ALARM
                 or age is Age.ASKED
                 or self._policy.may_send(stream, age, len(piece.payload), now.boottime_ns)
@@ -124,20 +124,6 @@ class Lanes:
                 return Ready(lane, age, piece)
             self.is_held_back = True
         return None
-
-    async def _peek(self, lane: Lane, age: Age, limit_bytes: int, now_ns: int) -> Slice | None:
-        """The next slice that the broker takes. An entry that it would not take holds up no other, unless many are so."""
-        while (piece := await lane.peek(age, limit_bytes, now_ns)) is not None:
-            if len(piece.payload) <= limit_bytes:
-                break
-            refusal = _too_large(piece, limit_bytes)
-            if lane.outbound.aside >= ASIDE_MOST:
-                self._refuse(lane, refusal, now_ns)
-                return None
-            self.refusals += 1
-            lane.set_aside(piece, refusal)
-            log.warning("uplink: %s set aside: %s", lane.stream, refusal)
-        return piece
 
     async def _search(self, now: ClockReading) -> None:
         """Looks for what was asked for: a bounded part of the journal each time."""
@@ -168,7 +154,7 @@ class Lanes:
         for lane in self:
             piece = await lane.probe(now_ns)
             if piece is not None and len(piece.payload) > limit_bytes:
-                self._refuse(lane, _too_large(piece, limit_bytes), now_ns)
+                self._refuse(lane, too_large(piece, limit_bytes), now_ns)
             elif piece is not None:
                 log.debug("uplink: %s from %d on: no receipt, sent again", lane.stream, piece.first)
                 return lane.stream, piece
@@ -232,7 +218,3 @@ class Lanes:
     def status(self) -> dict[Stream, StreamStatus]:
         """How each stream stands."""
         return {lane.stream: lane.status() for lane in self}
-
-
-def _too_large(piece: Slice, limit_bytes: int) -> str:
-    return f"entry {piece.first}: {len(piece.payload)} bytes, the broker takes {limit_bytes}"

@@ -42,7 +42,8 @@ class Outbound:
     Attributes:
         cursor: everything up to here is delivered, or gone from the journal.
         delivered: what of the rest is, too.
-        pending: what is to be sent; the rest is under way or with the broker.
+        pending: what is to be sent; the rest is under way, with the broker, or set aside.
+        aside: what no message of this connection can carry; the next connection tries it again.
         high: the last sequence number known.
         sent: the highest that ever left.
     """
@@ -56,11 +57,10 @@ class Outbound:
         self.delivered = Spans(delivered)
         self.delivered.remove(0, cursor)
         self.pending = Spans()
+        self.aside = Spans()
         self._flights: dict[int, Flight] = {}
         self._runs: list[_Run] = []
         """With the broker, without a receipt, in the order of sending."""
-        self._aside = Spans()
-        """What the broker of this connection would not take."""
         self._number = 0
         self._suspects, self._suspects_ns = Spans(), 0
         """What receipts showed to be lost, at the latest then."""
@@ -74,11 +74,6 @@ class Outbound:
     def in_flight(self) -> int:
         """Messages without an answer."""
         return len(self._flights)
-
-    @property
-    def aside(self) -> int:
-        """Entries that were set aside."""
-        return self._aside.count
 
     @property
     def in_flight_bytes(self) -> int:
@@ -135,16 +130,11 @@ class Outbound:
                 self.pending.add(first, last)
         return flight
 
-    def set_aside(self, first: int, last: int) -> None:
-        """No message of this connection can carry it: the next one is asked again, and the rest need not wait for it."""
-        self.pending.remove(first, last)
-        self._aside.add(first, last)
-
     def disconnected(self) -> None:
         """What has no answer is to be sent again, and what was set aside is tried again."""
         for message_id in list(self._flights):
             self.land(message_id, accepted=False)
-        aside, self._aside = self._aside, Spans()
+        aside, self.aside = self.aside, Spans()
         for span in aside:
             for first, last in self._missing(*span):
                 self.pending.add(first, last)

@@ -1,6 +1,7 @@
 """What is absent or refuses has its reason in `wardlink status`, and the rest goes on."""
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -20,11 +21,12 @@ from firmware_sim.bluez.server import VirtualBluez
 from firmware_sim.line import PtyLine
 from firmware_sim.openview_board import LAYOUTS, OpenViewBoard
 from firmware_sim.patient import Patient, Plan
+from gateway.status import NoStatus, fetch_all
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.timeout(100),
+    pytest.mark.timeout(180),
     pytest.mark.skipif(
         shutil.which("dbus-daemon") is None, reason="needs dbus-daemon (Debian package dbus-daemon)"
     ),
@@ -74,27 +76,27 @@ def hub(folder: Path, bus_address: str) -> Iterator[subprocess.Popen[bytes]]:
             process.wait(30)
 
 
-def status(folder: Path) -> dict[str, Any] | None:
+def status(folder: Path) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-m", "gateway", "status", "--json", "--runtime-dir", str(folder / "run")],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        check=False,
+        check=True,
     )
-    answer: dict[str, Any] | None = json.loads(done.stdout) if done.returncode == 0 else None
+    answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 
 
 async def settled(folder: Path) -> dict[str, Any]:
     """The status once the board streams and the broker has refused."""
-    limit_s = time.monotonic() + 60
+    limit_s = time.monotonic() + 120
     while time.monotonic() < limit_s:
-        state = await asyncio.to_thread(status, folder)
-        if state is not None:
+        with contextlib.suppress(NoStatus):
+            state: dict[str, Any] = await asyncio.to_thread(fetch_all, folder / "run")
             devices = {device["id"]: device for device in state["devices"]}
             if devices["board"]["state"] == "streaming" and state["uplink"]["text"]:
-                return state
+                return await asyncio.to_thread(status, folder)
         await asyncio.sleep(0.3)
     raise AssertionError((folder / "log").read_text(encoding="utf-8"))
 
