@@ -8,8 +8,9 @@ the time: the journal's next segment each 1 MiB, SQLite's checkpoint each 1,000 
 
 What a column includes:
 
-- journal: encoded records into the buffer, frames, AES-256-GCM, the write and its sync, the mark that wakes a reader, a
-  look at the reader's cursor, and each 1 MiB a new segment: key, header and its copy, name, sync of the directory.
+- journal: encoded records into the buffer, frames, AES-256-GCM, the write and its sync, the mark that wakes a reader, and
+  each 1 MiB a new segment: key, header and its copy, name, sync of the directory. As with the others, nobody reads.
+- followed: the same with a reader that owns the cursor, as on a hub: each commit looks how far it has come.
 - with CBOR: the same from records on: what a driver gives is encoded first.
 - SQLite: one transaction with `executemany` into a table in plaintext, WAL, synchronous=FULL, with its checkpoints.
 - persist-queue, litequeue: the same through their own `put`.

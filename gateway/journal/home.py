@@ -59,5 +59,6 @@ def follow_cursor(cursor: Cursor, logs: Mapping[Stream, StreamLog]) -> None:
         for damage in cursor.damage:
             logs[damage.stream].damage.note(damage)
     for stream, log in logs.items():
-        with suppress(OSError):  # nothing is lost: the next commit tries again
-            log.recycle(cursor.acknowledged[stream])
+        if len(log.numbers) > 1:
+            with suppress(OSError):  # nothing is lost: the next commit tries again
+                log.recycle(cursor.acknowledged[stream])

@@ -42,14 +42,13 @@ class Store(Protocol):
 
 
 class Ours:
-    """The journal below its record codec: buffer, frame, AEAD, segment. A reader empties it, as on a hub."""
+    """The journal below its record codec: buffer, frame, AEAD, segment. As the others, it has no reader elsewhere."""
 
     stream = Stream.VITALS
 
     def __init__(self, directory: Path) -> None:
         self.journal = open_journal(directory)
         self._add = self.journal._buffer.add  # noqa: SLF001 - the others are given encoded bytes as well
-        self._reader = open_reader(directory)
 
     def put(self, records: list[bytes]) -> None:
         """See Store."""
@@ -57,6 +56,18 @@ class Ours:
         for data in records:
             add(stream, "device", 1, data)
         self.journal.commit()
+
+    def empty(self) -> None:
+        """See Store."""
+        self.journal.acknowledge(self.stream, self.journal.high_water(self.stream))
+
+
+class Followed(Ours):
+    """The journal as on a hub, where another process owns the cursor: each commit looks how far it has come."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._reader = open_reader(directory)
 
     def empty(self) -> None:
         """See Store. With the next commit the writer takes the segments back."""
@@ -211,6 +222,7 @@ def open_reader(directory: Path) -> JournalReader:
 
 STORES: dict[str, Callable[[Path], Store]] = {
     "journal": Ours,
+    "followed": Followed,
     "with CBOR": Whole,
     "SQLite": Sqlite,
     "persist-queue": PersistQueue,
