@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gateway.signal import biquad, ppg
+from gateway.signal import biquad, ppg, ppg_seconds
 
 Floats = NDArray[np.float64]
 
@@ -81,7 +81,7 @@ class PlethStream:
         self._state = self._start.copy()
         separation = int(self._start[ppg.SEPARATION]) * stride
         room = BLOCK // separation + ppg.QUEUE + ppg.PENDING + 2
-        self._out = np.empty((room, ppg.COLUMNS))
+        self.rows = np.empty((room, ppg.COLUMNS))
 
     @property
     def state_bytes(self) -> int:
@@ -101,23 +101,129 @@ class PlethStream:
         """Takes the next samples of the run, and returns the waves that were decided with them."""
         data = np.ascontiguousarray(samples, np.float64)
         if data.size <= BLOCK:
-            return self._pulses(ppg.ppg_process(data, self._state, self._out))
-        parts = [
-            self._pulses(ppg.ppg_process(data[at : at + BLOCK], self._state, self._out))
-            for at in range(0, data.size, BLOCK)
-        ]
-        return joined(parts)
+            return pulses_of(self.rows, self.advance(data))
+        parts = [data[at : at + BLOCK] for at in range(0, data.size, BLOCK)]
+        return joined([pulses_of(self.rows, self.advance(part)) for part in parts])
+
+    def advance(self, block: Floats) -> int:
+        """Takes BLOCK samples at most, and returns how many of `rows` were filled: for who goes on with the rows."""
+        return ppg.ppg_process(block, self._state, self.rows)
 
     def flush(self) -> Pulses:
         """Ends the run: returns the waves that were still waiting for a decision, and starts anew."""
-        pulses = self._pulses(ppg.ppg_flush(self._state, self._out))
+        pulses = pulses_of(self.rows, ppg.ppg_flush(self._state, self.rows))
         self.reset()
         return pulses
 
-    def _pulses(self, found: int) -> Pulses:
-        if found == 0:
-            return NO_PULSES
-        return Pulses(*self._out[:found].T.copy())
+
+def pulses_of(rows: Floats, found: int) -> Pulses:
+    """The first `found` rows that a kernel filled, copied."""
+    return Pulses(*rows[:found].T.copy()) if found else NO_PULSES
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seconds:
+    """Whole seconds of a run in order of time: arrays of one length.
+
+    Attributes:
+        second: number of the second since the start of the run.
+        quality: 0 (worth nothing) to 1: that of the worst beat in it; 0 where a flag is set, and where no beat came
+            although one was due.
+        flags: bits `ppg_seconds.SATURATED`, `FLAT`, `MOTION` and `MISSING` (samples that are no numbers).
+        rate_bpm: pulse rate, the mean of the good intervals of the last 15 s; NaN (unknown) with fewer than 3 of them,
+            and in a second of quality 0.
+    """
+
+    second: NDArray[np.int64]
+    quality: Floats
+    flags: NDArray[np.int64]
+    rate_bpm: Floats
+
+    def __len__(self) -> int:
+        return len(self.second)
+
+
+class PlethMonitor:
+    """A pleth stream that says of each second what it is worth, and the pulse rate. Any cutting gives the same bits."""
+
+    def __init__(
+        self,
+        rate_hz: float,
+        *,
+        inverted: bool = False,
+        floor: float = FLOOR_COUNTS,
+        rails: tuple[float, float] = (-math.inf, math.inf),
+    ) -> None:
+        """Takes 25 to 1000 samples/s.
+
+        Args:
+            rate_hz: sample rate.
+            inverted: as of `PlethStream`.
+            floor: as of `PlethStream`.
+            rails: a sample at or beyond one of these values is saturated: the ends of the converter's range.
+        """
+        if not rails[0] < rails[1]:
+            raise ValueError(f"rails {rails}: expected the lower one first")
+        self.stream = PlethStream(rate_hz, inverted=inverted, floor=floor)
+        self._start = _seconds_start(rate_hz, rails)
+        self._state = self._start.copy()
+        self._rows = np.empty((int(BLOCK / rate_hz) + 2, ppg_seconds.COLUMNS))
+
+    @property
+    def state_bytes(self) -> int:
+        """What is remembered from one call to the next. It never grows."""
+        return self.stream.state_bytes + self._state.nbytes
+
+    def reset(self) -> None:
+        """Forgets everything: the next sample is number 0 of a new run. After a gap, `flush` first."""
+        self.stream.reset()
+        self._state[:] = self._start
+
+    def process(self, samples: ArrayLike) -> tuple[Pulses, Seconds]:
+        """Takes the next samples of the run, and returns the waves and the seconds that were decided with them.
+
+        A second is given out when the next one has ended.
+        """
+        data = np.ascontiguousarray(samples, np.float64)
+        pulses, rows = [], []
+        for at in range(0, max(1, data.size), BLOCK):
+            part = data[at : at + BLOCK]
+            found = self.stream.advance(part)
+            beats = self.stream.rows
+            count = ppg_seconds.ppgs_process(part, beats, found, self._state, self._rows)
+            pulses.append(pulses_of(beats, found))
+            rows.append(self._rows[:count].copy())
+        return joined(pulses), _seconds(np.concatenate(rows))
+
+    def flush(self) -> tuple[Pulses, Seconds]:
+        """Ends the run: returns what still waited, down to the last whole second, and starts anew."""
+        pulses = self.stream.flush()
+        count = ppg_seconds.ppgs_process(
+            np.empty(0), self.stream.rows, len(pulses), self._state, self._rows
+        )
+        count = ppg_seconds.ppgs_flush(self._state, self._rows)
+        seconds = _seconds(self._rows[:count])
+        self._state[:] = self._start
+        return pulses, seconds
+
+
+def _seconds(rows: Floats) -> Seconds:
+    second, quality, flags, rate = rows.T.copy()
+    return Seconds(second.astype(np.int64), quality, flags.astype(np.int64), rate)
+
+
+def _seconds_start(rate_hz: float, rails: tuple[float, float]) -> Floats:
+    """The state before the first sample."""
+    state = np.zeros(ppg_seconds.STATE_SIZE)
+    state[ppg_seconds.RATE_HZ] = rate_hz
+    state[ppg_seconds.RAIL_LOW], state[ppg_seconds.RAIL_HIGH] = rails
+    state[ppg_seconds.LAST] = math.nan
+    state[ppg_seconds.HIGH], state[ppg_seconds.LOW] = -math.inf, math.inf
+    state[ppg_seconds.END] = math.ceil(rate_hz)
+    state[ppg_seconds.WORST] = state[ppg_seconds.WORST_NOW] = 1.0
+    state[ppg_seconds.BEAT_AT] = -math.inf
+    state[ppg_seconds.WITHIN] = ppg_seconds.DUE_MOST_S * rate_hz
+    return state
 
 
 def joined(parts: list[Pulses]) -> Pulses:

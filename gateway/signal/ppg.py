@@ -28,33 +28,35 @@ Floats = NDArray[np.float64]
 
 INNER_HZ: Final = 62.5
 """Samples are averaged down to about this rate (47 to 94 samples/s, or the sensor's own when that is less)."""
-LOW_PASS_HZ: Final = 8.0
+LOW_PASS_HZ: Final = 10.0
 UPSTROKE_MOST_S: Final = 1.5
 """A longer rise is no pulse wave."""
-SEPARATION_S: Final = 0.196
+SEPARATION_S: Final = 0.2
 """Of the upstrokes nearer than this only the strongest may be a beat; no two beats are nearer than half of it."""
-THRESHOLD: Final = 0.143
+THRESHOLD: Final = 0.14
 """A beat exceeds the noise level by this part of the signal level."""
-T_RAISE: Final = 3.0
-T_SHARE: Final = 0.644
-T_MOST_S: Final = 0.619
+T_RAISE: Final = 4.5
+T_SHARE: Final = 0.64
+T_MOST_S: Final = 0.5
 T_CAP: Final = 0.7
+T_REBOUND: Final = 0.7
 """Right after a beat the threshold is 1 + T_RAISE times as high, and falls to normal until the dicrotic wave is over:
 after T_SHARE of the pulse interval, at most T_MOST_S. T_CAP of the signal level is always enough: a doubled interval
-must not hold back every other beat."""
-MISSED: Final = 1.526
-LENIENT: Final = 0.286
+must not hold back every other beat. But what rises from below the foot of the last beat is the rebound of a sensor that
+passes no slow change: it takes T_REBOUND of the signal level."""
+MISSED: Final = 1.5
+LENIENT: Final = 0.28
 """After MISSED intervals without a beat the best candidate above LENIENT times the threshold is taken."""
-SIGNAL_GAIN: Final = 0.156
-NOISE_GAIN: Final = 0.203
-INTERVAL_GAIN: Final = 0.276
-CLIP: Final = 2.334
+SIGNAL_GAIN: Final = 0.17
+NOISE_GAIN: Final = 0.16
+INTERVAL_GAIN: Final = 0.25
+CLIP: Final = 2.2
 """One artefact moves the signal level as a beat of this many times its size at most."""
 LEARN_S: Final = 4.0
 LOST_S: Final = 7.0
 ALONE: Final = 0.4
 """What is learnt as signal level is the second greatest strength, but at least this part of the greatest."""
-FALL: Final = 0.1
+FALL: Final = 0.08
 """The signal level falls at most to this part at once; also the noise level that is supposed after learning."""
 INTERVAL_START_S: Final = 1.0
 INTERVAL_LEAST_S: Final = 0.3
@@ -72,7 +74,7 @@ SAMPLE_LIMIT: Final = 2.0**40
 RING: Final = 512
 MASK: Final = RING - 1
 QUEUE: Final = 24
-PENDING: Final = 24
+PENDING: Final = 12
 SHAPE: Final = 32
 
 # Slots of the state array. Places and intervals in inner samples, strengths and heights in the unit of the samples.
@@ -80,14 +82,9 @@ B0, B1, B2, A1, A2 = 0, 1, 2, 3, 4  # low-pass
 RAW_COUNT, BASE, RAW_LAST, TOTAL, FILL = 5, 6, 7, 8, 9  # of the sensor's samples
 STRIDE, RATE, SIGN, DELAY, FLOOR, SEPARATION = 10, 11, 12, 13, 14, 15
 COUNT, X1, X2, U1, U2 = 16, 17, 18, 19, 20
-FOOT_AT, STEEP_AT, STEEPEST, WAKE = 21, 22, 23, 24  # the open upstroke; when something is due
-SIGNAL, NOISE, LAST, INTERVAL = 26, 27, 28, 29  # levels, last beat, interval
-DUE, HELD, WAITING, SHAPED = (
-    30,
-    31,
-    32,
-    33,
-)  # next look-back; lengths of queue and of what waits; waves learnt
+FOOT_AT, STEEP_AT, STEEPEST, WAKE = 21, 22, 23, 24  # the open upstroke; when to look again
+SIGNAL, NOISE, LAST, LAST_LEVEL, INTERVAL = 25, 26, 27, 28, 29  # levels; last beat, its foot
+DUE, HELD, WAITING, SHAPED = 30, 31, 32, 33  # look-back; lengths of both queues; waves learnt
 TOP: Final = 34
 """The open candidate, a row as those of the queue; its place is -1 when none is open."""
 
@@ -130,15 +127,17 @@ def ppg_locate(state: Floats) -> None:
     state[TOP + LEVEL] = foot_level
 
 
-@kernel("float64(float64[::1], float64)")
-def ppg_threshold(state: Floats, at: float) -> float:
-    """The strength that a candidate at `at` must exceed."""
+@kernel("float64(float64[::1], int64)")
+def ppg_threshold(state: Floats, row: int) -> float:
+    """The strength that the candidate in slot `row` must exceed."""
     threshold = float(state[NOISE] + THRESHOLD * state[SIGNAL])
-    since = at - state[LAST]
+    since = state[row + AT] - state[LAST]
     dicrotic = min(T_MOST_S * state[RATE], T_SHARE * state[INTERVAL])
     if since < dicrotic:
         raised = threshold * (1.0 + T_RAISE * (1.0 - since / dicrotic))
         threshold = max(threshold, min(raised, T_CAP * state[SIGNAL]))
+        if state[row + LEVEL] < state[LAST_LEVEL]:
+            threshold = max(threshold, T_REBOUND * state[SIGNAL])
     return threshold
 
 
@@ -203,7 +202,7 @@ def ppg_accept(state: Floats, row: int, out: Floats, found: int) -> int:
         interval = min(max(at - state[LAST], INTERVAL_LEAST_S * rate), INTERVAL_MOST_S * rate)
         state[INTERVAL] += INTERVAL_GAIN * (interval - state[INTERVAL])
     state[SIGNAL] = signal + SIGNAL_GAIN * (min(state[row + STRENGTH], CLIP * signal) - signal)
-    state[LAST] = at
+    state[LAST], state[LAST_LEVEL] = at, state[row + LEVEL]
     state[DUE] = at + MISSED * state[INTERVAL] + 2.0 * state[SEPARATION]
     to = PENDING_0 + int(state[WAITING]) * CANDIDATE
     for k in range(CANDIDATE):
@@ -218,7 +217,7 @@ def ppg_judge(state: Floats, row: int, out: Floats, found: int) -> int:
     if state[SIGNAL] > 0.0:
         at, strength = state[row + AT], state[row + STRENGTH]
         apart = at - state[LAST] > 0.5 * state[SEPARATION]
-        if apart and strength > ppg_threshold(state, at):
+        if apart and strength > ppg_threshold(state, row):
             state[HELD] = 0.0
             return ppg_accept(state, row, out, found)
         state[NOISE] += NOISE_GAIN * (min(strength, state[SIGNAL]) - state[NOISE])

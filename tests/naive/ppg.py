@@ -134,6 +134,7 @@ class Decisions:
     signal: float = 0.0
     noise: float = 0.0
     last: float | None = None
+    level: float = 0.0
     interval: float = 0.0
     due: float = 0.0
     waiting: list[Wave] = field(default_factory=list)
@@ -145,13 +146,15 @@ class Decisions:
     def threshold(self) -> float:
         return self.noise + ppg.THRESHOLD * self.signal
 
-    def raised(self, place: float) -> float:
-        since = math.inf if self.last is None else place - self.last
-        part = max(0.0, 1 - since / self.dicrotic())
-        return max(
-            self.threshold(),
-            min(self.threshold() * (1 + ppg.T_RAISE * part), ppg.T_CAP * self.signal),
-        )
+    def raised(self, candidate: Wave) -> float:
+        since = math.inf if self.last is None else candidate.at - self.last
+        if since >= self.dicrotic():
+            return self.threshold()
+        raised = self.threshold() * (1 + ppg.T_RAISE * (1 - since / self.dicrotic()))
+        parts = [self.threshold(), min(raised, ppg.T_CAP * self.signal)]
+        if candidate.level < self.level:
+            parts.append(ppg.T_REBOUND * self.signal)
+        return max(parts)
 
     def beat(self, candidate: Wave) -> None:
         self.beats.append(candidate)
@@ -161,13 +164,13 @@ class Decisions:
             self.interval += ppg.INTERVAL_GAIN * (interval - self.interval)
         clipped = min(candidate.strength, ppg.CLIP * self.signal)
         self.signal += ppg.SIGNAL_GAIN * (clipped - self.signal)
-        self.last = candidate.at
+        self.last, self.level = candidate.at, candidate.level
         self.due = candidate.at + ppg.MISSED * self.interval + 2 * self.separation
 
     def judge(self, candidate: Wave) -> None:
         if self.signal > 0:
             apart = self.last is None or candidate.at - self.last > self.separation / 2
-            if apart and candidate.strength > self.raised(candidate.at):
+            if apart and candidate.strength > self.raised(candidate):
                 self.beat(candidate)
                 self.waiting.clear()
                 return
