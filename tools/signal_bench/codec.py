@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.signal import codec as waveforms
 from tools.signal_bench import data
 from tools.signal_bench.beats import Options
 from tools.signal_bench.detectors import NotInstalledError, peer
@@ -70,7 +71,25 @@ PEERS = (
     Method("zstd-3 on deltas, shuffled", LIVE_S, zstd(shuffled_deltas)),
     Method("zstd-3", LIVE_S, zstd(plain)),
 )
-OURS: tuple[Method, ...] = ()
+
+
+def stand_alone(blocks: list[Block], rate_hz: float) -> list[bytes]:
+    """Each block is read without any other."""
+    del rate_hz
+    return [waveforms.encode_block(block) for block in blocks]
+
+
+def stream(blocks: list[Block], rate_hz: float) -> list[bytes]:
+    """One after the other, with a key packet each minute."""
+    del rate_hz
+    encoder = waveforms.Encoder(blocks[0].shape[1])
+    return [encoder.encode(block) for block in blocks]
+
+
+OURS = (
+    Method("wardlink, stands alone", BLOCK_S, stand_alone),
+    Method("wardlink, stream", LIVE_S, stream),
+)
 
 
 def blocks_of(samples: Block, rate_hz: float, seconds: float) -> list[Block]:

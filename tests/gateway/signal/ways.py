@@ -97,7 +97,27 @@ def heart_rate() -> None:
         heart_rate_bpm(np.zeros(size, np.int64))
 
 
+def codec() -> None:
+    from gateway.signal import codec
+    from tests.gateway.signal import codec_signals as signals
+
+    for width, samples in (
+        (16, signals.beats(720, 1)),
+        (16, signals.limb_leads(150)),
+        (16, signals.noise(100, 2, 1)),
+        (24, signals.edges(500, 3, 1, 24)),
+    ):
+        codec.decode_block(codec.encode_block(samples, width))
+        encoder, decoder = codec.Encoder(samples.shape[1], width, 5), codec.Decoder()
+        for piece in np.array_split(samples, 12):
+            decoder.decode(encoder.encode(piece))
+    model = codec.Model(2, 16)
+    model._fit[:2] = np.nan
+    model.encode(signals.beats(50, 2), 1000)
+
+
 SCENARIOS: dict[str, Callable[[], None]] = {
+    "gateway.signal.codec": codec,
     "gateway.signal.ecg.EcgStream": ecg_stream,
     "gateway.signal.leads.CleanStream": lead_streams,
     "gateway.signal.leads.QualityStream": lead_streams,
