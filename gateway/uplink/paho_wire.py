@@ -12,7 +12,6 @@ import logging
 import socket
 import threading
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from paho.mqtt import client as paho
@@ -88,8 +87,8 @@ class _Client(paho.Client):
         return result
 
     def forget(self) -> None:
-        """Closes the pair of sockets that woke its thread: paho leaves two descriptors a connection to the collector."""
-        self._reset_sockets(sockpair_only=True)
+        """Closes what its thread used, once that has ended: paho leaves two descriptors a connection to the collector."""
+        self._reset_sockets()
 
 
 class PahoWire:
@@ -203,7 +202,7 @@ class PahoWire:
         client.on_publish = self._on_publish
         client.on_message = self._on_message
         client.on_disconnect = self._on_disconnect
-        client.ended = partial(self._hand_over, self._end)
+        client.ended = self._on_end
         if session.will is not None:
             will = session.will
             client.will_set(will.topic, _signed(session, will), 1, will.retain)
@@ -224,10 +223,16 @@ class PahoWire:
 
     # --- paho's thread: hand over, nothing else --------------------------------------------------------
 
-    def _hand_over(self, call: Callable[..., None], *arguments: object) -> None:
+    def _hand_over(self, call: Callable[..., None], *arguments: object) -> bool:
         # The loop may be closed already when an abandoned connection attempt ends at last.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(call, *arguments)
+            return True
+        return False
+
+    def _on_end(self, failure: Exception | None) -> None:
+        if not self._hand_over(self._end, failure):
+            self._client.forget()
 
     def _on_socket_open(self, _client: paho.Client, _userdata: object, sock: Any) -> None:
         if self._abandoned.is_set():

@@ -5,6 +5,7 @@ import contextlib
 import gc
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from gateway.config.broker import Broker, Tls
 from gateway.config.profile import Protocol
 from gateway.journal.entry import Stream
+from gateway.uplink import paho_wire
 from gateway.uplink.dial import Dialler
 from gateway.uplink.links.probe import gets_through
 from gateway.uplink.paho_wire import PahoWire
@@ -274,6 +276,34 @@ def test_a_connection_leaves_no_descriptor_to_the_collector() -> None:
         asyncio.run(main())
     finally:
         gc.enable()
+
+
+def test_a_connection_that_outlives_its_event_loop_leaves_none_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(paho_wire, "_cut", lambda _sock: None)  # what would end it sooner
+
+    async def main(server: socket.socket) -> socket.socket:
+        broker = Broker("127.0.0.1", server.getsockname()[1])
+        attempt = asyncio.ensure_future(PahoWire.connect(broker, Session("hub-1"), Ears()))
+        connection, _ = await asyncio.to_thread(server.accept)
+        await asyncio.to_thread(connection.recv, 100)
+        attempt.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await attempt
+        return connection
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        before = open_files()
+        gc.disable()
+        try:
+            asyncio.run(main(server)).close()
+            end = time.monotonic() + 40
+            while left := open_files() - before:
+                assert time.monotonic() < end, left
+                time.sleep(0.01)
+        finally:
+            gc.enable()
 
 
 @pytest.mark.system
