@@ -184,6 +184,11 @@ class PahoWire:
 
     def _build(self) -> _Client:
         session = self._session
+
+        def ended(failure: Exception | None) -> None:
+            if not self._hand_over(self._end, failure):
+                client.forget()
+
         client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=session.client_id,
@@ -202,7 +207,7 @@ class PahoWire:
         client.on_publish = self._on_publish
         client.on_message = self._on_message
         client.on_disconnect = self._on_disconnect
-        client.ended = self._on_end
+        client.ended = ended
         if session.will is not None:
             will = session.will
             client.will_set(will.topic, _signed(session, will), 1, will.retain)
@@ -229,10 +234,6 @@ class PahoWire:
             self._loop.call_soon_threadsafe(call, *arguments)
             return True
         return False
-
-    def _on_end(self, failure: Exception | None) -> None:
-        if not self._hand_over(self._end, failure):
-            self._client.forget()
 
     def _on_socket_open(self, _client: paho.Client, _userdata: object, sock: Any) -> None:
         if self._abandoned.is_set():
