@@ -217,11 +217,12 @@ def _seconds_start(rate_hz: float, rails: tuple[float, float]) -> Floats:
     state = np.zeros(ppg_seconds.STATE_SIZE)
     state[ppg_seconds.RATE_HZ] = rate_hz
     state[ppg_seconds.RAIL_LOW], state[ppg_seconds.RAIL_HIGH] = rails
-    state[ppg_seconds.LAST] = math.nan
-    state[ppg_seconds.HIGH], state[ppg_seconds.LOW] = -math.inf, math.inf
+    for slot in (ppg_seconds.LAST, ppg_seconds.HIGH, ppg_seconds.LOW):
+        state[slot] = math.nan
     state[ppg_seconds.END] = math.ceil(rate_hz)
     state[ppg_seconds.WORST] = state[ppg_seconds.WORST_NOW] = 1.0
     state[ppg_seconds.BEAT_AT] = -math.inf
+    state[ppg_seconds.USUAL] = ppg_seconds.DUE_MOST_S * rate_hz
     state[ppg_seconds.WITHIN] = ppg_seconds.DUE_MOST_S * rate_hz
     return state
 

@@ -18,10 +18,10 @@ Floats = NDArray[np.float64]
 FLAT_S: Final = 0.25
 """An unchanged value for so long is no pulse: a clipped, frozen or lost signal."""
 LEAP: Final = 3.0
-"""A second whose samples span more than so many heights of a beat holds a movement."""
-HEIGHT_GAIN: Final = 0.125
+"""A second whose samples, with the last one before it, span more than so many heights of a beat holds a movement."""
+USUAL_GAIN: Final = 0.125
 HEIGHT_CLIP: Final = 2.0
-"""How far the usual height of a beat goes towards a new one, which counts as twice the usual at most."""
+"""How far the usual height and interval go towards new ones; a height counts as twice the usual one at most."""
 DUE: Final = 1.6
 DUE_MOST_S: Final = 2.5
 """A beat is due so many usual intervals after the last one, at most 2.5 s."""
@@ -45,11 +45,11 @@ INTERVALS: Final = 64
 
 # Slots of the state array. Places and intervals in samples.
 RATE_HZ, RAIL_LOW, RAIL_HIGH, COUNT, LAST = 0, 1, 2, 3, 4  # LAST: the last good sample
-SAME, SAME_MOST, HIGH, LOW, RAILED, LOST = 5, 6, 7, 8, 9, 10  # of this second; SAME runs on
+CHANGED, SAME_MOST, HIGH, LOW, LOST = 5, 6, 7, 8, 9  # when it changed last; of this second
 SECOND, END, FLAGS, WORST, BEATS, WORST_NOW, BEATS_NOW = 11, 12, 13, 14, 15, 16, 17
 """The running second and its end; flags and beats of the one before; beats of the running one."""
-BEAT_AT, BEAT_QUALITY, HEIGHT, KNOWN, WITHIN = 18, 19, 20, 21, 22
-"""Of the last beat; the usual height; how many intervals there were; a beat is due within so many samples."""
+BEAT_AT, BEAT_QUALITY, HEIGHT, USUAL, KNOWN, WITHIN = 18, 19, 20, 21, 22, 23
+"""Of the last beat; the usual height and interval; how many intervals there were; a beat is due within so many samples."""
 INTERVAL_0: Final = 24
 STATE_SIZE: Final = INTERVAL_0 + 3 * INTERVALS
 
@@ -74,10 +74,14 @@ def ppgs_beat(state: Floats, at: float, height: float, quality: float) -> None:
         state[BEATS] += 1.0
     if state[HEIGHT] > 0.0:
         clipped = min(height, HEIGHT_CLIP * state[HEIGHT])
-        state[HEIGHT] += HEIGHT_GAIN * (clipped - state[HEIGHT])
+        state[HEIGHT] += USUAL_GAIN * (clipped - state[HEIGHT])
     else:
         state[HEIGHT] = height
     if state[BEAT_AT] > -math.inf:
+        most = DUE_MOST_S * state[RATE_HZ]
+        interval = min(at - state[BEAT_AT], most)
+        state[USUAL] += USUAL_GAIN * (interval - state[USUAL])
+        state[WITHIN] = min(most, DUE * state[USUAL])
         slot = INTERVAL_0 + 3 * (int(state[KNOWN]) % INTERVALS)
         state[slot] = at
         state[slot + 1] = at - state[BEAT_AT]
@@ -86,23 +90,26 @@ def ppgs_beat(state: Floats, at: float, height: float, quality: float) -> None:
     state[BEAT_AT], state[BEAT_QUALITY] = at, quality
 
 
-@kernel("float64(float64[::1], float64, float64)")
-def ppgs_interval(state: Floats, now: float, least: float) -> float:
-    """The usual interval of the last RATE_S before `now`, of those with `least` quality; 0 when they are too few."""
-    intervals, count = np.empty(INTERVALS), 0
+@kernel("float64(float64[::1], float64)")
+def ppgs_interval(state: Floats, now: float) -> float:
+    """The mean of the good intervals of the last RATE_S before `now`; 0 when they are too few."""
+    ordered, count = np.empty(INTERVALS), 0
     for k in range(min(int(state[KNOWN]), INTERVALS)):
         slot = INTERVAL_0 + 3 * k
-        if state[slot] > now - RATE_S * state[RATE_HZ] and state[slot + 2] >= least:
-            intervals[count] = state[slot + 1]
+        if state[slot] > now - RATE_S * state[RATE_HZ] and state[slot + 2] >= RATE_GOOD:
+            place = count
+            while place > 0 and ordered[place - 1] > state[slot + 1]:
+                ordered[place] = ordered[place - 1]
+                place -= 1
+            ordered[place] = state[slot + 1]
             count += 1
     if count < RATE_LEAST:
         return 0.0
-    ordered = np.sort(intervals[:count])
     median = 0.5 * (ordered[(count - 1) // 2] + ordered[count // 2])
     total, used = 0.0, 0
-    for interval in ordered:
-        if abs(interval - median) <= RATE_APART * median:
-            total += interval
+    for k in range(count):
+        if abs(ordered[k] - median) <= RATE_APART * median:
+            total += ordered[k]
             used += 1
     return total / used if used >= RATE_LEAST else 0.0
 
@@ -111,14 +118,10 @@ def ppgs_interval(state: Floats, now: float, least: float) -> float:
 def ppgs_row(state: Floats, rows: Floats, row: int) -> None:
     """Gives out the second before the one that has just ended."""
     end = state[SECOND] * state[RATE_HZ]
-    usual = ppgs_interval(state, end, 0.0)
-    state[WITHIN] = DUE_MOST_S * state[RATE_HZ]
-    if usual > 0.0:
-        state[WITHIN] = min(state[WITHIN], DUE * usual)
     quality = min(state[WORST], state[BEAT_QUALITY])
     if state[FLAGS] != 0.0 or not end - state[BEAT_AT] <= state[WITHIN]:
         quality = 0.0
-    good = ppgs_interval(state, end, RATE_GOOD)
+    good = ppgs_interval(state, end)
     rows[row, ROW_SECOND] = state[SECOND] - 1.0
     rows[row, ROW_QUALITY] = quality
     rows[row, ROW_FLAGS] = state[FLAGS]
@@ -132,7 +135,7 @@ def ppgs_end(state: Floats, rows: Floats, row: int) -> int:
         ppgs_row(state, rows, row)
         row += 1
     flags = 0.0
-    if state[RAILED] > 0.0:
+    if state[HIGH] >= state[RAIL_HIGH] or state[LOW] <= state[RAIL_LOW]:
         flags += SATURATED
     if state[SAME_MOST] >= FLAT_S * state[RATE_HZ]:
         flags += FLAT
@@ -145,8 +148,8 @@ def ppgs_end(state: Floats, rows: Floats, row: int) -> int:
     state[END] = math.ceil((state[SECOND] + 1.0) * state[RATE_HZ])
     state[WORST], state[BEATS] = state[WORST_NOW], state[BEATS_NOW]
     state[WORST_NOW], state[BEATS_NOW] = 1.0, 0.0
-    state[SAME_MOST], state[RAILED], state[LOST] = 0.0, 0.0, 0.0
-    state[HIGH], state[LOW] = -math.inf, math.inf
+    state[SAME_MOST], state[LOST] = 0.0, 0.0
+    state[HIGH] = state[LOW] = state[LAST]
     return row
 
 
@@ -156,37 +159,38 @@ def ppgs_process(samples: Floats, beats: Floats, found: int, state: Floats, rows
 
     `rows` has room for samples.size / RATE_HZ + 2.
     """
-    n, end, last, same = int(state[COUNT]), state[END], state[LAST], state[SAME]
-    same_most, lost, railed = state[SAME_MOST], state[LOST], state[RAILED]
-    high, low, rail_high, rail_low = state[HIGH], state[LOW], state[RAIL_HIGH], state[RAIL_LOW]
-    row, k = 0, 0
+    n, end, last, changed = int(state[COUNT]), state[END], state[LAST], int(state[CHANGED])
+    same_most, lost, high, low = int(state[SAME_MOST]), state[LOST], state[HIGH], state[LOW]
+    begin, row, k = math.ceil(state[SECOND] * state[RATE_HZ]), 0, 0
     for sample in samples:
         n += 1
-        if not abs(sample) < math.inf:  # holds for NaN too
-            lost += 1.0
-            same += 1.0
+        if sample == last:
+            pass
+        elif abs(sample) < math.inf:
+            if n - 1 - changed > same_most and n - 1 > begin:
+                same_most = n - 1 - changed
+            changed, last = n - 1, sample
+            # Not the other way round: at the start both are no numbers.
+            if not sample <= high:
+                high = sample
+            if not sample >= low:
+                low = sample
         else:
-            same = same + 1.0 if sample == last else 1.0
-            last = sample
-            high, low = max(high, sample), min(low, sample)
-            if sample >= rail_high or sample <= rail_low:
-                railed += 1.0
-        same_most = max(same_most, same)
+            lost += 1.0
         if n >= end:
             while k < found and beats[k, IN_KNOWN] <= n:
                 ppgs_beat(state, beats[k, IN_AT], beats[k, IN_HEIGHT], beats[k, IN_QUALITY])
                 k += 1
-            state[SAME_MOST], state[LOST], state[RAILED] = same_most, lost, railed
-            state[HIGH], state[LOW] = high, low
+            state[SAME_MOST], state[LOST] = max(same_most, n - changed), lost
+            state[HIGH], state[LOW], state[LAST] = high, low, last
             row = ppgs_end(state, rows, row)
-            same_most, lost, railed, end = 0.0, 0.0, 0.0, state[END]
-            high, low = state[HIGH], state[LOW]
+            same_most, lost, begin, end = 0, 0.0, n, state[END]
+            high, low = last, last
     while k < found:
         ppgs_beat(state, beats[k, IN_AT], beats[k, IN_HEIGHT], beats[k, IN_QUALITY])
         k += 1
-    state[COUNT], state[LAST], state[SAME] = n, last, same
-    state[SAME_MOST], state[LOST], state[RAILED] = same_most, lost, railed
-    state[HIGH], state[LOW] = high, low
+    state[COUNT], state[LAST], state[CHANGED] = n, last, changed
+    state[SAME_MOST], state[LOST], state[HIGH], state[LOW] = same_most, lost, high, low
     return row
 
 

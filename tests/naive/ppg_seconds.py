@@ -33,7 +33,8 @@ def flags_of(
     height: float,
 ) -> int:
     inside = samples[begin:end]
-    good = inside[np.isfinite(inside)]
+    before = samples[:begin][np.isfinite(samples[:begin])][-1:]
+    good = np.concatenate((before, inside[np.isfinite(inside)]))
     flags = 0
     if ((good <= rails[0]) | (good >= rails[1])).any():
         flags |= kernel.SATURATED
@@ -41,7 +42,7 @@ def flags_of(
         flags |= kernel.FLAT
     if height > 0 and good.size and np.ptp(good) > kernel.LEAP * height:
         flags |= kernel.MOTION
-    if good.size < inside.size:
+    if not np.isfinite(inside).all():
         flags |= kernel.MISSING
     return flags
 
@@ -50,24 +51,31 @@ def usual_height(beats: list[Beat]) -> float:
     usual = 0.0
     for _, height, _, _ in beats:
         if usual:
-            usual += kernel.HEIGHT_GAIN * (min(height, kernel.HEIGHT_CLIP * usual) - usual)
+            usual += kernel.USUAL_GAIN * (min(height, kernel.HEIGHT_CLIP * usual) - usual)
         else:
             usual = height
     return usual
 
 
-def usual_interval(beats: list[Beat], now: float, rate_hz: float, least: float) -> float:
-    ends = itertools.pairwise(beats)
+def good_interval(beats: list[Beat], now: float, rate_hz: float) -> float:
     recent = [
         b[0] - a[0]
-        for a, b in list(ends)[-kernel.INTERVALS :]
-        if b[0] > now - kernel.RATE_S * rate_hz and min(a[2], b[2]) >= least
+        for a, b in list(itertools.pairwise(beats))[-kernel.INTERVALS :]
+        if b[0] > now - kernel.RATE_S * rate_hz and min(a[2], b[2]) >= kernel.RATE_GOOD
     ]
     if len(recent) < kernel.RATE_LEAST:
         return 0.0
     median = np.median(recent)
     near = [one for one in recent if abs(one - median) <= kernel.RATE_APART * median]
     return float(np.mean(near)) if len(near) >= kernel.RATE_LEAST else 0.0
+
+
+def due_within(beats: list[Beat], rate_hz: float) -> float:
+    """A beat is due within so many samples after the last of `beats`."""
+    most = usual = kernel.DUE_MOST_S * rate_hz
+    for a, b in itertools.pairwise(beats):
+        usual += kernel.USUAL_GAIN * (min(b[0] - a[0], most) - usual)
+    return min(most, kernel.DUE * usual)
 
 
 def seconds(
@@ -78,7 +86,6 @@ def seconds(
 ) -> list[tuple[float, float, float, float]]:
     """(second, quality, flags, beats per minute) of each whole second of a run that was not flushed, but the last."""
     rows = []
-    within = kernel.DUE_MOST_S * rate_hz
     flags: list[int] = []
     lengths = runs(samples)
     number = 0
@@ -86,8 +93,7 @@ def seconds(
         known = [beat for beat in beats if beat[3] <= ended]
         begin = math.ceil(number * rate_hz)
         if number:
-            row, within = row_of(number, known, flags[-1], rate_hz, within)
-            rows.append(row)
+            rows.append(row_of(number, known, flags[-1], rate_hz))
         height = usual_height(known)
         flags.append(flags_of(samples, lengths, begin, ended, rate_hz, rails, height))
         number += 1
@@ -95,26 +101,21 @@ def seconds(
 
 
 def row_of(
-    number: int, known: list[Beat], flags: int, rate_hz: float, within_then: float
-) -> tuple[tuple[float, float, float, float], float]:
-    """Second number - 1, when second `number` has ended; and within how many samples a beat is due from now on."""
+    number: int, known: list[Beat], flags: int, rate_hz: float
+) -> tuple[float, float, float, float]:
+    """Second number - 1, when second `number` has ended."""
     begin, end = (number - 1) * rate_hz, number * rate_hz
     inside = [beat for beat in known if begin <= beat[0] < end]
     quality = min((beat[2] for beat in inside), default=1.0)
     quality = min(quality, known[-1][2]) if known else 0.0
-    usual = usual_interval(known, end, rate_hz, 0.0)
-    within = min(kernel.DUE_MOST_S * rate_hz, kernel.DUE * usual if usual else math.inf)
     last = known[-1][0] if known else -math.inf
     after = [k for k, beat in enumerate(known) if beat[0] >= end]
-    if (
-        not inside
-        and after
-        and after[0] > 0
-        and known[after[0]][0] - known[after[0] - 1][0] > within_then
-    ):
+    if not inside and after and after[0] > 0:
+        before = known[: after[0]]
+        if known[after[0]][0] - before[-1][0] > due_within(before, rate_hz):
+            quality = 0.0
+    if flags or end - last > due_within(known, rate_hz):
         quality = 0.0
-    if flags or end - last > within:
-        quality = 0.0
-    good = usual_interval(known, end, rate_hz, kernel.RATE_GOOD)
+    good = good_interval(known, end, rate_hz)
     rate = 60 * rate_hz / good if good and quality > 0 else math.nan
-    return (number - 1.0, quality, float(flags), rate), within
+    return number - 1.0, quality, float(flags), rate
