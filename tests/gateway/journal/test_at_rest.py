@@ -61,17 +61,20 @@ def test_nothing_recorded_can_be_read_in_the_state_directory(tmp_path: Path) -> 
     line = PtyLine(tmp_path / "tty")
     command = [sys.executable, "-m", "gateway", "run", "--config", str(config)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as hub:
-        end = time.monotonic() + 30
-        while not line.opened:
-            assert time.monotonic() < end, "the hub does not open its port"
-            assert hub.poll() is None
-            time.sleep(0.02)
-        for n in range(len(SAMPLES)):
-            line.write(packet(n))
-            time.sleep(0.002)
-        time.sleep(1.2)  # one commit
-        hub.send_signal(signal.SIGTERM)
-        hub.wait(20)
+        try:
+            end = time.monotonic() + 45
+            while not line.opened:
+                assert time.monotonic() < end, "the hub does not open its port"
+                assert hub.poll() is None
+                time.sleep(0.02)
+            for n in range(len(SAMPLES)):
+                line.write(packet(n))
+                time.sleep(0.002)
+            time.sleep(1.2)  # one commit
+            hub.send_signal(signal.SIGTERM)
+            hub.wait(20)
+        finally:
+            hub.kill()  # a test that failed leaves no hub behind, and does not wait for one
     line.close()
     state = tmp_path / "state"
     files = [path for path in tmp_path.rglob("*") if path.is_file() and path != config]
