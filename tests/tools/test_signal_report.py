@@ -15,7 +15,14 @@ from tools.signal_bench.codec import shuffled_deltas
 from tools.signal_bench.drawing import Plane, svg
 from tools.signal_bench.index import auc
 from tools.signal_bench.jobs import Job, Outcome
-from tools.signal_bench.pulse import Reference, best_lag, compared, near_monitor
+from tools.signal_bench.pulse import (
+    RATE_S,
+    Reference,
+    best_lag,
+    compared,
+    near_monitor,
+    peer_rates,
+)
 from tools.signal_bench.records import wfdb
 from tools.signal_bench.report import page
 from tools.signal_bench.results import Section, Strip, Table, goals_text, judge, section_text
@@ -69,22 +76,31 @@ def test_a_constant_lag_is_taken_out_and_waves_past_the_end_do_not_count() -> No
     reference = Reference(beats, np.ones(int(beats[-1]) + 1, np.bool_), float(beats[-1]) + 0.3)
     found = beats + 0.41
     assert best_lag(beats, found) == pytest.approx(0.41)
-    score = compared(reference, found[:-1]).score
+    score = compared(reference, found[:-1], 0.41).score
     assert (score.fp, score.fn) == (0, 0)
     assert score.tp >= 68
     believed = np.ones(len(reference.agreed), np.bool_)
     believed[20:30] = False
     inside = int(((beats >= 20) & (beats < 30)).sum())
-    part = compared(Reference(beats, believed, reference.seconds), found[:-1]).score
+    part = compared(Reference(beats, believed, reference.seconds), found[:-1], 0.41).score
     assert part.tp == score.tp - inside
 
 
 def test_the_pulse_rate_is_judged_each_second() -> None:
-    """A beat a second: 60 a minute from the fifth beat on; silent after 20 s, so unknown after 24 s."""
-    beats = np.arange(1.0, 21.0)
-    monitor = dict.fromkeys(range(3, 31), 61.0)
-    assert near_monitor(beats, monitor) == (20, 8, 28)
-    assert near_monitor(beats, dict.fromkeys(range(10, 20), 70.0)) == (0, 0, 10)
+    """Number n of the rates ends at n + 1 s: the monitor's rate at 3 s is held against the third."""
+    rates = np.array([np.nan, 60.0, 63.0, 57.9, np.nan])
+    assert near_monitor(rates, {1: 60.0, 2: 60.0, 3: 60.0, 4: 61.0, 5: 60.0, 6: 60.0}) == (2, 3, 6)
+
+
+def test_a_peer_gets_the_same_rule_for_its_rate() -> None:
+    """A beat a second and one missed: intervals of 1 s, and one of 2 s that is left out; silence ends it."""
+    beats = np.delete(np.arange(1.0, 31.0), 14)
+    rates = peer_rates(beats, 60)
+    over = round(27 + RATE_S)  # of the beats at 28, 29 and 30 s the first is then too old
+    assert np.isnan(rates[:3]).all()
+    assert rates[3:over] == pytest.approx(60)
+    assert np.isnan(rates[over:]).all()
+    assert peer_rates(np.arange(0, 30, 0.5), 30)[20] == pytest.approx(120)
 
 
 # --- Pictures ----------------------------------------------------------------------------------------

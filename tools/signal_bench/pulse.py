@@ -14,16 +14,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.signal.pleth import PlethStream
-from gateway.signal.rate import heart_rate_bpm, rr_intervals_ns
+from gateway.signal import ppg_seconds
+from gateway.signal.pleth import PlethMonitor, PlethStream
 from tools.ec57 import Comparison, Score, average, compare, gross, match
 from tools.signal_bench import data
 from tools.signal_bench.beats import Options, best_peer
 from tools.signal_bench.detectors import DETECTORS, OURS, Samples, peer
 from tools.signal_bench.progress import progress
 from tools.signal_bench.records import Floats, Record, Spans
-from tools.signal_bench.results import Section, Table, judge
+from tools.signal_bench.results import Section, Strip, Table, judge
 from tools.signal_bench.speed import cost_ns
+from tools.signal_bench.strips import STRIP_S, clock, why, worst_places
 
 Find = Callable[[Samples, float], Floats]
 
@@ -34,7 +35,9 @@ AROUND_S = 2
 LAGS_S = np.arange(-0.2, 1.3, 0.01)
 EDGE_S = 0.2
 RATE_FROM_S = 10
+RATE_S, RATE_APART, RATE_LEAST = ppg_seconds.RATE_S, ppg_seconds.RATE_APART, ppg_seconds.RATE_LEAST
 NEAR_BPM = 3.0
+STRIPS = 4
 GOAL_F1, GOAL_RATE, GOAL_NS = 99.0, 90.0, 10.0
 
 
@@ -126,57 +129,104 @@ def reference_of(file: Path) -> Reference:
     return Reference(first, agreed, len(ecg) / rate_hz)
 
 
-def compared(reference: Reference, found_s: Floats) -> Comparison:
-    """Beat by beat, with the lag taken out."""
-    lag = best_lag(reference.beats_s, found_s)
-    whole = compare(reference.beats_s, found_s - lag, start_s=-np.inf)
-    return whole.within(reference.spans(lag))
+def compared(reference: Reference, found_s: Floats, lag_s: float) -> Comparison:
+    """Beat by beat where both detectors agree; times are those of the pulse wave."""
+    late = reference.beats_s + lag_s
+    whole = compare(late, found_s, start_s=-np.inf)
+    return whole.within((a + lag_s, b + lag_s) for a, b in reference.spans(lag_s))
 
 
-def near_monitor(found_s: Floats, monitor: dict[int, float]) -> tuple[int, int, int]:
-    """Seconds in which the pulse rate is within 3 bpm of the monitor's, is unknown, and all.
+def own_seconds(x: Floats, rate_hz: float) -> tuple[Floats, Floats]:
+    """What our monitor says of each second: quality and pulse rate, NaN where it is unknown. Number n ends at n + 1 s."""
+    monitor = PlethMonitor(rate_hz)
+    _, first = monitor.process(x)
+    _, rest = monitor.flush()
+    quality = np.concatenate([first.quality, rest.quality])
+    return quality, np.concatenate([first.rate_bpm, rest.rate_bpm])
 
-    The rate is the hub's: 60 s over the median of the last eight intervals that are known by then.
+
+def peer_rates(found_s: Floats, seconds: int) -> Floats:
+    """The same for a peer, by the same rule on its beats: 60 s over the mean of the intervals of the last 12 s.
+
+    Intervals that depart from their median by more than 0.4 of it are left out; fewer than 3 are too few.
     """
-    rr_ns = rr_intervals_ns(found_s, 1.0)
+    rates = np.full(seconds, np.nan)
+    for second in range(seconds):
+        ends = found_s[1:]
+        inside = (ends > second + 1 - RATE_S) & (ends <= second + 1)
+        intervals = np.diff(found_s)[inside]
+        if len(intervals):
+            median = np.median(intervals)
+            intervals = intervals[np.abs(intervals - median) <= RATE_APART * median]
+        if len(intervals) >= RATE_LEAST:
+            rates[second] = 60 / intervals.mean()
+    return rates
+
+
+def near_monitor(rates_bpm: Floats, monitor: dict[int, float]) -> tuple[int, int, int]:
+    """Of the seconds that the monitor has a rate for: in how many ours is within 3 bpm, is unknown, and all."""
     near = unknown = 0
     for second, pulse_bpm in monitor.items():
-        beats = int(np.searchsorted(found_s, second, "right"))
-        silence_s = second - found_s[beats - 1] if beats else np.inf
-        known = rr_ns[: max(0, beats - 1)]
-        rate = heart_rate_bpm(known, int(min(silence_s, 1e6) * 1e9))
-        unknown += rate is None
-        near += rate is not None and abs(rate - pulse_bpm) <= NEAR_BPM
+        known = 0 < second <= len(rates_bpm) and np.isfinite(rates_bpm[second - 1])
+        unknown += not known
+        near += bool(known and abs(rates_bpm[second - 1] - pulse_bpm) <= NEAR_BPM)
     return near, unknown, len(monitor)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
-    """One detector on one recording."""
+    """One detector on one recording. `reference_s` is already late by the lag, as `comparison` is."""
 
     finder: str
-    name: str
-    score: Score
+    file: Path
+    comparison: Comparison
+    reference_s: Floats
+    found_s: Floats
     near: int
     unknown: int
     monitored: int
     cpu_s: float
     samples: int
 
+    @property
+    def name(self) -> str:
+        """Of the recording."""
+        return self.file.stem
+
+    @property
+    def score(self) -> Score:
+        """The counts."""
+        return self.comparison.score
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recording:
+    """The pulse wave of one file in its counts, and the monitor's pulse rate by the second."""
+
+    wave: Floats
+    rate_hz: float
+    monitor_bpm: dict[int, float]
+
+
+def recording_of(file: Path) -> Recording:
+    """Reads one; seconds without a rate, and the first ones, are left out."""
+    with np.load(file) as content:
+        wave, rate_hz = content["pleth"].astype(np.float64), float(content["fs_hz"])
+        numerics, names = content["numerics"], [str(name) for name in content["numerics_columns"]]
+    columns = numerics[:, 0].tolist(), numerics[:, names.index("PULSE")].tolist()
+    monitor_bpm = {
+        round(at): bpm
+        for at, bpm in zip(*columns, strict=True)
+        if np.isfinite(bpm) and bpm > 0 and at >= RATE_FROM_S
+    }
+    return Recording(wave, rate_hz, monitor_bpm)
+
 
 def measure(file: Path, finders: tuple[str, ...]) -> tuple[int, list[Result]]:
     """Agreed seconds, and what each detector makes of a recording."""
     reference = reference_of(file)
-    with np.load(file) as content:
-        wave, rate_hz = content["pleth"].astype(np.float64), float(content["fs_hz"])
-        numerics, names = content["numerics"], [str(name) for name in content["numerics_columns"]]
-    pulse = numerics[:, names.index("PULSE")]
-    times = numerics[:, 0]
-    monitor = {
-        round(float(at)): float(bpm)
-        for at, bpm in zip(times, pulse, strict=True)
-        if np.isfinite(bpm) and at >= RATE_FROM_S
-    }
+    recording = recording_of(file)
+    wave, rate_hz = recording.wave, recording.rate_hz
     results = []
     for name in finders:
         find = FINDERS[name][1]
@@ -184,26 +234,80 @@ def measure(file: Path, finders: tuple[str, ...]) -> tuple[int, list[Result]]:
         begin = time.process_time()
         found_s = np.sort(find(wave, rate_hz)) / rate_hz
         busy = time.process_time() - begin
-        score = compared(reference, found_s).score
-        near = near_monitor(found_s, monitor)
-        results.append(Result(name, file.stem, score, *near, busy, len(wave)))
+        if name == OURS:
+            rates = own_seconds(wave, rate_hz)[1]
+        else:
+            rates = peer_rates(found_s, int(reference.seconds))
+        lag = best_lag(reference.beats_s, found_s)
+        results.append(
+            Result(
+                name,
+                file,
+                compared(reference, found_s, lag),
+                reference.beats_s + lag,
+                found_s,
+                *near_monitor(rates, recording.monitor_bpm),
+                busy,
+                len(wave),
+            )
+        )
     return int(reference.agreed.sum()), results
+
+
+def worst(results: Sequence[Result]) -> list[Strip]:
+    """Cut out of our results."""
+    places = worst_places([(r.name, r.comparison) for r in results], STRIPS)
+    return [strip(results[k], begin) for k, begin in places]
+
+
+def strip(result: Result, begin: float) -> Strip:
+    """One stretch. R stands for the R peak of the ECG, as late as the wave is."""
+    recording = recording_of(result.file)
+    quality, _ = own_seconds(recording.wave, recording.rate_hz)
+    ends = np.arange(1.0, len(quality) + 1)
+    end = begin + STRIP_S
+    near = (ends > begin) & (ends < end + 1)
+    first, last = (round(at * recording.rate_hz) for at in (begin, end))
+
+    def inside(at: Floats) -> Floats:
+        return at[(at >= begin) & (at <= end)]
+
+    extras, misses = inside(result.comparison.extras), inside(result.comparison.misses)
+    beats = inside(result.reference_s)
+    return Strip(
+        title=f"{result.name} from {clock(begin)}",
+        why=why(extras, misses),
+        begin_s=begin,
+        rate_hz=recording.rate_hz,
+        values=recording.wave[first:last],
+        unit="counts",
+        reference_s=beats,
+        codes=("R",) * len(beats),
+        found_s=inside(result.found_s),
+        extras_s=extras,
+        misses_s=misses,
+        quality_s=ends[near],
+        quality=quality[near],
+        status=("",) * int(near.sum()),
+    )
 
 
 def row(name: str, results: Sequence[Result]) -> tuple[str, ...]:
     """One detector's line."""
     whole = gross(r.score for r in results)
-    worst = sorted(results, key=lambda r: r.score.f1)[:3]
-    monitored = sum(r.monitored for r in results)
+    last = sorted(results, key=lambda r: r.score.f1)[:3]
+    monitored, unknown = sum(r.monitored for r in results), sum(r.unknown for r in results)
+    near = sum(r.near for r in results)
     return (
         name,
         f"{whole.sensitivity:.2f}",
         f"{whole.positive_predictivity:.2f}",
         f"{whole.f1:.2f}",
         f"{average(r.score.f1 for r in results):.2f}",
-        " ".join(f"{r.name.removeprefix('bidmc_')}:{r.score.f1:.1f}" for r in worst),
-        f"{100 * sum(r.near for r in results) / monitored:.1f}",
-        f"{100 * sum(r.unknown for r in results) / monitored:.1f}",
+        " ".join(f"{r.name.removeprefix('bidmc_')}:{r.score.f1:.1f}" for r in last),
+        f"{100 * near / monitored:.1f}",
+        f"{100 * unknown / monitored:.1f}",
+        f"{100 * near / max(1, monitored - unknown):.1f}",
         f"{sum(r.cpu_s for r in results) / sum(r.samples for r in results) * 1e9:.0f}",
     )
 
@@ -236,11 +340,15 @@ def pulse(options: Options) -> Section:
             bar.step()
     by_finder = {n: [r for r in results if r.finder == n] for n in finders}
     columns = ["detector", "Se %", "+P %", "F1 %", "average F1 %", "worst three"]
-    columns += ["rate near %", "unknown %", "ns/sample"]
+    columns += ["rate near %", "unknown %", "near of known %", "ns/sample"]
     title = f"{len(files)} records, {agreed / 60:.0f} min in which two ECG detectors agree, window 150 ms about one lag"
-    note = f"Rate: 60 s over the median of eight intervals, each second from {RATE_FROM_S} s on; unknown counts as not near."
+    note = (
+        f"Rate: each second from {RATE_FROM_S} s on, within {NEAR_BPM:g} bpm of the monitor's; an unknown one is not near."
+        " The peers' is made from their beats by the rule that ours has."
+    )
     rows = tuple(row(n, by_finder[n]) for n in finders)
     section.tables.append(Table(title, tuple(columns), rows, note))
+    section.strips += worst(sorted(by_finder[OURS], key=lambda r: r.name))
     f1 = {n: gross(r.score for r in by_finder[n]).f1 for n in finders}
     near = {
         n: 100 * sum(r.near for r in by_finder[n]) / sum(r.monitored for r in by_finder[n])

@@ -38,7 +38,7 @@ svg .status { fill: var(--bad); font-weight: 600; }
 """
 
 LEGEND = (
-    '<p class="legend"><span><b>N V A ...</b> reference beat, by its annotation code</span> '
+    '<p class="legend"><span><b>N V A ...</b> reference beat, by its annotation code; R: R peak of the ECG, as late as the pulse</span> '
     '<span><b class="blue">&#9650;</b> found beat</span> '
     '<span><b class="red">V &#9478;</b> missed: in the reference, not found</span> '
     '<span><b class="red">&#9650; &#9478;</b> extra: found, not in the reference</span> '
