@@ -18,16 +18,21 @@ from tools.signal_bench.results import Section, Table, judge
 
 Block = NDArray[np.int16]
 BLOCK_S, LIVE_S = 10.0, 1.0
+NOTE = "MB of int16 in a second of processor time. Of ours every block was decoded again, to the same samples."
 GOAL_BLOCKS, GOAL_LIVE = 0.475, 0.480
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A way to write blocks of int16 samples, of shape (samples, leads). `encode` gets the rate in Hz too."""
+    """A way to write blocks of int16 samples, of shape (samples, leads). `encode` gets the rate in Hz too.
+
+    `decode` gives the samples back; None where that is taken for granted.
+    """
 
     name: str
     block_s: float
     encode: Callable[[list[Block], float], list[bytes]]
+    decode: Callable[[list[bytes]], list[NDArray[np.int32]]] | None = None
 
 
 def flac(blocks: list[Block], rate_hz: float) -> list[bytes]:
@@ -86,9 +91,20 @@ def stream(blocks: list[Block], rate_hz: float) -> list[bytes]:
     return [encoder.encode(block) for block in blocks]
 
 
+def read_alone(coded: list[bytes]) -> list[NDArray[np.int32]]:
+    """Each block by itself."""
+    return [waveforms.decode_block(data) for data in coded]
+
+
+def read_stream(coded: list[bytes]) -> list[NDArray[np.int32]]:
+    """One packet after the other."""
+    decoder = waveforms.Decoder()
+    return [decoder.decode(data) for data in coded]
+
+
 OURS = (
-    Method("wardlink, stands alone", BLOCK_S, stand_alone),
-    Method("wardlink, stream", LIVE_S, stream),
+    Method("wardlink, stands alone", BLOCK_S, stand_alone, read_alone),
+    Method("wardlink, stream", LIVE_S, stream, read_stream),
 )
 
 
@@ -113,25 +129,26 @@ def codec(options: Options) -> Section:
     with progress(section.title, len(methods)) as bar:
         for method in methods:
             try:
-                size, seconds = measured(method, recordings)
+                cost = measured(method, recordings)
             except NotInstalledError as fault:
                 section.remarks.append(str(fault))
                 continue
-            figures[method.name, method.block_s] = size / total
+            figures[method.name, method.block_s] = cost.size / total
             rows.append(
                 (
                     method.name,
                     f"{method.block_s:g} s",
-                    f"{size / total:.4f}",
-                    f"{2 * total / size:.2f}",
-                    f"{2 * total / seconds / 1e6:.0f}",
+                    f"{cost.size / total:.4f}",
+                    f"{2 * total / cost.size:.2f}",
+                    f"{2 * total / cost.encode_s / 1e6:.1f}",
+                    f"{2 * total / cost.decode_s / 1e6:.1f}" if cost.decode_s else "-",
                 )
             )
             bar.step()
     leads = sum(samples.shape[1] for samples, _ in recordings)
     title = f"{len(recordings)} records, {leads} leads, {total / 1e6:.1f} million int16 samples"
-    columns = ("method", "block", "bytes/sample", "ratio", "MB/s")
-    section.tables.append(Table(title, columns, tuple(rows), "MB/s of int16 in, processor time."))
+    columns = ("method", "block", "bytes/sample", "ratio", "encode MB/s", "decode MB/s")
+    section.tables.append(Table(title, columns, tuple(rows), NOTE))
     for seconds, goal, what in (
         (BLOCK_S, GOAL_BLOCKS, "ECG in 10 s blocks, bytes a sample"),
         (LIVE_S, GOAL_LIVE, "ECG live, a message each second, bytes a sample"),
@@ -144,13 +161,32 @@ def codec(options: Options) -> Section:
     return section
 
 
-def measured(method: Method, recordings: list[tuple[Block, float]]) -> tuple[int, float]:
+@dataclass(slots=True)
+class Cost:
     """Bytes, and seconds of processor time."""
-    size, busy = 0, 0.0
+
+    size: int = 0
+    encode_s: float = 0.0
+    decode_s: float = 0.0
+
+
+def measured(method: Method, recordings: list[tuple[Block, float]]) -> Cost:
+    """All recordings.
+
+    Raises:
+        AssertionError: what was decoded is not what was encoded.
+    """
+    cost = Cost()
     for samples, rate_hz in recordings:
         blocks = blocks_of(samples, rate_hz, method.block_s)
         begin = time.process_time()
         coded = method.encode(blocks, rate_hz)
-        busy += time.process_time() - begin
-        size += sum(map(len, coded))
-    return size, busy
+        cost.encode_s += time.process_time() - begin
+        cost.size += sum(map(len, coded))
+        if method.decode:
+            begin = time.process_time()
+            decoded = method.decode(coded)
+            cost.decode_s += time.process_time() - begin
+            if not all(map(np.array_equal, blocks, decoded)):
+                raise AssertionError(f"{method.name}: got other samples than were encoded")
+    return cost
