@@ -80,9 +80,11 @@ class Link:
             since_s, up, down = json.loads(line)
             self.samples.append((since_s, up, down))
 
-    def wait(self, since_s: float) -> None:
-        """Until so long after the first byte."""
+    def wait(self, since_s: float, sender: "subprocess.Popen[bytes]") -> None:
+        """Until so long after the first byte. Whoever ends before it sent one will not be waited for."""
         while self.samples[-1][0] < since_s:
+            if sender.poll() is not None and not self.samples[-1][1]:
+                sys.exit(f"{sender.args!r} ended before it sent anything")
             time.sleep(0.02)
 
     def use(self) -> float:
@@ -273,10 +275,11 @@ def link_use(server: Mosquitto, files: Files, scratch: Path) -> None:
     folder.mkdir()
     fill(folder, total // (BATCH * 150), BATCH)
     with link(server.port) as model:
-        with program(wardlink(config(folder, model.port, files)), scratch / "use.log"):
-            model.wait(SETTLE_S)
+        command = wardlink(config(folder, model.port, files))
+        with program(command, scratch / "use.log") as process:
+            model.wait(SETTLE_S, process)
             before = backlog(folder)
-            model.wait(SETTLE_S + WINDOW_S)
+            model.wait(SETTLE_S + WINDOW_S, process)
             after = backlog(folder)
         rate = (before - after) / WINDOW_S if before is not None and after is not None else 0.0
         row("wardlink uplink, json", model.use(), rate)
@@ -284,8 +287,9 @@ def link_use(server: Mosquitto, files: Files, scratch: Path) -> None:
         for size, records in ((RECORD_BYTES * BATCH, BATCH), (RECORD_BYTES, 1)):
             with link(server.port) as model:
                 count = min(60_000, total // size)
-                with program(peer(name, model.port, files, size, count), scratch / "peer.log"):
-                    model.wait(SETTLE_S + WINDOW_S)
+                command = peer(name, model.port, files, size, count)
+                with program(command, scratch / "peer.log") as process:
+                    model.wait(SETTLE_S + WINDOW_S, process)
                 use = model.use()
                 row(f"{name}, {size} B a message", use, use * LINK_BYTES_S / size * records)
 
@@ -360,9 +364,9 @@ def alarm_delay(
     with (
         link(server.port) as model,
         _journal(folder, key) as journal,
-        program(wardlink(config(folder, model.port, files)), scratch / "alarm.log"),
+        program(wardlink(config(folder, model.port, files)), scratch / "alarm.log") as process,
     ):
-        model.wait(SETTLE_S)
+        model.wait(SETTLE_S, process)
         for _ in range(count):
             event = Event(EventKind.LOST, SystemClock().boottime_ns(), "bench", "an alarm")
             sequence = journal.append("device-1", event)

