@@ -9,11 +9,8 @@ strengths of beats and of the rest, what passes a threshold made of both is a be
 when no beat came for MISSED intervals they are judged again, more leniently (search-back). At the start, and when no
 beat came for LOST_S, the levels are learnt from the queue.
 
-A beat's quality is how far its wave resembles the waves before it. The rhythm plays no part in it, so an irregular one
-is not a bad signal.
-
-All that is remembered is the state array, so the cutting of the samples has no influence. No rule knows the scale of
-the samples save for the floor.
+A beat's quality is how far its wave resembles the waves before it. The rhythm plays no part in it: an irregular one is
+not a bad signal. All that is remembered is the state array, so the cutting of the samples has no influence.
 """
 
 import math
@@ -39,7 +36,7 @@ T_RAISE: Final = 4.5
 T_SHARE: Final = 0.64
 T_MOST_S: Final = 0.5
 T_CAP: Final = 0.7
-T_REBOUND: Final = 0.7
+T_REBOUND: Final = 1.0
 """Right after a beat the threshold is 1 + T_RAISE times as high, and falls to normal until the dicrotic wave is over:
 after T_SHARE of the pulse interval, at most T_MOST_S. T_CAP of the signal level is always enough: a doubled interval
 must not hold back every other beat. But what rises from below the foot of the last beat is the rebound of a sensor that
@@ -47,9 +44,7 @@ passes no slow change: it takes T_REBOUND of the signal level."""
 MISSED: Final = 1.5
 LENIENT: Final = 0.28
 """After MISSED intervals without a beat the best candidate above LENIENT times the threshold is taken."""
-SIGNAL_GAIN: Final = 0.17
-NOISE_GAIN: Final = 0.16
-INTERVAL_GAIN: Final = 0.25
+SIGNAL_GAIN, NOISE_GAIN, INTERVAL_GAIN = 0.17, 0.16, 0.25
 CLIP: Final = 2.2
 """One artefact moves the signal level as a beat of this many times its size at most."""
 LEARN_S: Final = 4.0
@@ -58,10 +53,12 @@ ALONE: Final = 0.4
 """What is learnt as signal level is the second greatest strength, but at least this part of the greatest."""
 FALL: Final = 0.08
 """The signal level falls at most to this part at once; also the noise level that is supposed after learning."""
+STRONG: Final = 0.7
 INTERVAL_START_S: Final = 1.0
 INTERVAL_LEAST_S: Final = 0.3
 INTERVAL_MOST_S: Final = 2.0
-"""The interval expected before any is known, and the bounds of what it learns from."""
+"""The interval expected at first is the mean between the queue's waves of STRONG of the signal level, if three are, and
+at most INTERVAL_START_S; and the bounds of what it learns from."""
 BEFORE_S: Final = 0.15
 AFTER_S: Final = 0.35
 """The stretch of a wave that is compared, around its steepest place: the same for slow and fast rhythms."""
@@ -111,10 +108,7 @@ def ppg_vertex(left: float, middle: float, right: float) -> float:
 
 @kernel("void(float64[::1])")
 def ppg_locate(state: Floats) -> None:
-    """Finds the places of the open candidate between the samples.
-
-    The foot is where the tangent at the steepest place meets the level of the minimum before it.
-    """
+    """Finds the places of the open candidate between the samples; the foot by the tangent at the steepest place."""
     steep, peak = int(state[TOP + AT]), int(state[TOP + PEAK])
     foot_level = state[U_0 + (int(state[TOP + FOOT]) & MASK)]
     u0, u1 = state[U_0 + ((steep - 2) & MASK)], state[U_0 + ((steep - 1) & MASK)]
@@ -168,9 +162,7 @@ def ppg_shape(state: Floats, at: float) -> float:
     state[SHAPED] += 1.0
     for k in range(SHAPE):
         state[SHAPE_0 + k] += gain * (wave[k] / math.sqrt(own) - state[SHAPE_0 + k])
-    if not known > 0.0:
-        return 0.0
-    alike = common / math.sqrt(own * known)
+    alike = common / math.sqrt(own * known) if known > 0.0 else 0.0
     return max(0.0, min(1.0, (alike - ALIKE) / (1.0 - ALIKE)))
 
 
@@ -270,7 +262,16 @@ def ppg_learn(state: Floats, now: float, out: Floats, found: int) -> int:
     state[SIGNAL] = max(strengths[-2], ALONE * strengths[-1], FALL * state[SIGNAL])
     state[NOISE] = FALL * state[SIGNAL]
     state[LAST] = -math.inf
-    state[INTERVAL] = INTERVAL_START_S * state[RATE]
+    strong, begin, end = 0, 0.0, 0.0
+    for i in range(held):
+        row = QUEUE_0 + i * CANDIDATE
+        if state[row + STRENGTH] >= STRONG * state[SIGNAL]:
+            begin, end = state[row + AT] if strong == 0 else begin, state[row + AT]
+            strong += 1
+    least, interval = INTERVAL_LEAST_S * state[RATE], INTERVAL_START_S * state[RATE]
+    if strong > 2:
+        interval = min(max((end - begin) / (strong - 1), least), interval)
+    state[INTERVAL] = interval
     return ppg_replay(state, 0, out, found)
 
 

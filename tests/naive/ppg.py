@@ -203,6 +203,10 @@ class Decisions:
         self.signal = max(strengths[-2], ppg.ALONE * strengths[-1], ppg.FALL * self.signal)
         self.noise = ppg.FALL * self.signal
         self.last, self.interval = None, ppg.INTERVAL_START_S * self.rate
+        strong = [one.at for one in self.waiting if one.strength >= ppg.STRONG * self.signal]
+        if len(strong) > 2:
+            least = ppg.INTERVAL_LEAST_S * self.rate
+            self.interval = float(np.clip(np.diff(strong).mean(), least, self.interval))
         self.replay(self.waiting)
 
     def late_by(self, now: float) -> bool:
