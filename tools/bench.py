@@ -20,6 +20,7 @@ from drivers.model import Observation, SampleArray
 from drivers.registry import all_drivers
 from gateway.journal.records import decode_batch, encode_entry, join
 from gateway.signal.ecg import EcgStream
+from gateway.signal.jit import IMPLEMENTATION
 
 RATE_HZ = 125
 SECONDS = 20
@@ -79,7 +80,9 @@ def main() -> int:
         "receiver: CBOR to records": lambda: decode_batch(batch, 1),
     }
     out = sys.stdout
-    out.write(f"{platform.machine()}, Python {platform.python_version()}; HealthyPi v3, ")
+    out.write(
+        f"{platform.machine()}, Python {platform.python_version()}; kernels: {IMPLEMENTATION}; HealthyPi v3, "
+    )
     out.write(
         f"{len(records) / SECONDS:.1f} records and {len(batch) / SECONDS:.0f} bytes a second\n"
     )

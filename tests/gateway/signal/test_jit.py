@@ -21,6 +21,8 @@ from gateway.signal.ecg import EcgStream
 ROOT = Path(jit.__file__).parents[2]
 SOURCES = sorted(Path(jit.__file__).parent.glob("*.py"))
 
+KERNELS = jit.all_kernels()
+"""Here and not in a test: compiling all of them for the first time takes as long as it takes."""
 SIGNATURE = "float64(float64)"
 
 
@@ -50,9 +52,8 @@ def hits(function: Callable[[float], float]) -> int:
 
 @pytest.mark.skipif(jit.IMPLEMENTATION != "jit", reason="the kernels are not compiled just in time")
 def test_every_kernel_has_exactly_its_declared_signature() -> None:
-    seen = jit.all_kernels()
-    assert len(seen) >= 10
-    for name, kernel in seen.items():
+    assert len(KERNELS) >= 10
+    for name, kernel in KERNELS.items():
         run: Any = kernel.run
         assert len(run.signatures) == 1, name
         assert not run._can_compile, f"{name} may still compile for other types"
@@ -62,7 +63,7 @@ def test_every_kernel_has_exactly_its_declared_signature() -> None:
 @pytest.mark.skipif(jit.IMPLEMENTATION != "jit", reason="the kernels are not compiled just in time")
 def test_an_undeclared_type_is_refused_not_compiled() -> None:
     with pytest.raises(TypeError):
-        jit.all_kernels()["median_rate"].run([1, 2, 3])
+        KERNELS["median_rate"].run([1, 2, 3])
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
@@ -100,9 +101,9 @@ def test_a_kernel_calls_kernels_of_its_own_file_only(source: Path) -> None:
         node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.decorator_list
     }
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name in jit.all_kernels():
+        if isinstance(node, ast.FunctionDef) and node.name in KERNELS:
             used = {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
-            assert used & jit.all_kernels().keys() <= own
+            assert used & KERNELS.keys() <= own
 
 
 def test_the_cache_is_used(twice: Callable[[float], float]) -> None:

@@ -22,6 +22,8 @@ from tools.bench_start import CONFIG, probe
 from tools.wheel import Wheel, wheel
 
 ROOT = Path(__file__).parents[3]
+KERNELS = jit.all_kernels()
+"""Here and not in a test: compiling all of them for the first time takes as long as it takes."""
 
 pytestmark = [
     pytest.mark.skipif(
@@ -64,14 +66,13 @@ def test_both_ways_give_the_same_bits() -> None:
 def test_every_kernel_is_reached() -> None:
     """Called by a scenario, or by a kernel that is."""
     reached = set(notes("jit")["calls"])
-    kernels = jit.all_kernels()
     calls = {name: called(module) for name, module in places().items()}
     while (
-        more := {name for caller in reached for name in calls[kernels[caller].module][caller]}
+        more := {name for caller in reached for name in calls[KERNELS[caller].module][caller]}
         - reached
     ):
         reached |= more
-    assert kernels.keys() - reached == set(), (
+    assert KERNELS.keys() - reached == set(), (
         "a scenario in tests/gateway/signal/ways.py is missing"
     )
 
@@ -94,7 +95,6 @@ def test_nothing_is_compiled_after_the_import() -> None:
 
 def places() -> dict[str, ModuleType]:
     """The modules of the signal core."""
-    jit.all_kernels()
     names = [f"gateway.signal.{path.stem}" for path in jit.HERE.glob("[!_]*.py")]
     return {name: importlib.import_module(name) for name in names}
 
@@ -104,7 +104,7 @@ def called(module: ModuleType) -> dict[str, set[str]]:
     return {
         node.name: {
             inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)
-        } & jit.all_kernels().keys()
+        } & KERNELS.keys()
         for node in ast.parse(inspect.getsource(module)).body
         if isinstance(node, ast.FunctionDef)
     }  # fmt: skip
@@ -163,7 +163,7 @@ def test_it_stays_small() -> None:
     probe(wheel().unpacked)  # where no bytecode is kept yet, the first one makes it, in memory
     measured = probe(wheel().unpacked)
     assert measured.implementation == "aot"
-    assert measured.kernels == len(jit.all_kernels())
+    assert measured.kernels == len(KERNELS)
     assert measured.resident_kb <= 30 * 1024
 
 
