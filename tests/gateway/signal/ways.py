@@ -69,22 +69,67 @@ def lead_streams() -> None:
             stream.process(leads)
 
 
-def pleth_stream() -> None:
-    from gateway.signal.pleth import PlethStream
+def pulse(rate_hz: float, rng: np.random.Generator) -> Floats:
+    """Two minutes of a pulse wave: whole, and with what no converter should send, noise, limits and a flat line."""
+    truth = synthetic_ppg.rhythm(60, 0.8, rng, 0.2)
+    wave = synthetic_ppg.noisy(synthetic_ppg.pleth(truth, 60, rate_hz), 5, rate_hz, rng)
+    broken, third = wave.copy(), wave.size // 3
+    broken[rng.integers(0, wave.size, 5)] = np.nan, np.inf, -np.inf, 1e300, -(2.0**41)
+    broken[third : third + third // 2] += rng.normal(0, 300, third // 2)
+    broken[-third:] = np.clip(broken[-third:], -100, 100)
+    return np.concatenate([wave, broken, np.zeros(round(8 * rate_hz)), wave])
+
+
+def pleth_streams() -> None:
+    from gateway.signal.pleth import PlethMonitor, PlethStream
 
     rng = np.random.default_rng(5)
     for rate_hz, inverted in ((25.0, False), (125.0, True), (1000.0, False)):
-        truth = synthetic_ppg.rhythm(60, 0.8, rng, 0.2)
-        wave = synthetic_ppg.noisy(synthetic_ppg.pleth(truth, 60, rate_hz), 5, rate_hz, rng)
-        broken, third = wave.copy(), wave.size // 3
-        broken[rng.integers(0, wave.size, 5)] = np.nan, np.inf, -np.inf, 1e300, -(2.0**41)
-        broken[third : third + third // 2] += rng.normal(0, 300, third // 2)
-        broken[-third:] = np.clip(broken[-third:], -100, 100)
-        stream = PlethStream(rate_hz, inverted=inverted)
-        for piece in (*pieces(wave, rng), *pieces(broken, rng), np.zeros(round(8 * rate_hz)), wave):
-            stream.process(-piece if inverted else piece)
-        stream.flush()
-        stream.flush()
+        wave = pulse(rate_hz, rng)
+        for stream in (
+            PlethStream(rate_hz, inverted=inverted),
+            PlethMonitor(rate_hz, inverted=inverted, rails=(-2000.0, 2000.0)),
+        ):
+            for piece in pieces(wave, rng):
+                stream.process(-piece if inverted else piece)
+            stream.flush()
+            stream.flush()
+
+
+def red_infrared() -> None:
+    from gateway.signal.oximetry import RedInfrared
+
+    rng = np.random.default_rng(6)
+    for rate_hz in (25.0, 125.0, 1000.0):
+        wave = pulse(rate_hz, rng)
+        stream = RedInfrared(rate_hz, rails=(0.0, 2.0**22))
+        for piece in pieces(wave, rng):
+            stream.process(60_000 - 0.6 * piece, 80_000 - piece)
+
+
+def desaturations() -> None:
+    from gateway.signal.oximetry import Desaturations
+
+    finder = Desaturations()
+    for second in range(300):
+        finder.process(float(second), 97.0 if second < 200 else 90.0)
+    finder.flush()
+
+
+def breathing() -> None:
+    from gateway.signal import respiration
+    from gateway.signal.breathing import RespirationStream
+
+    rng = np.random.default_rng(7)
+    for leads in (respiration.BASELINE, respiration.AMPLITUDE, respiration.INTERVAL):
+        stream = RespirationStream(leads)
+        interval_s = rng.uniform(0.6, 1.0, 300)
+        time_s = np.cumsum(interval_s)
+        breath = np.sin(2 * np.pi * 0.25 * time_s)
+        interval_s[50], time_s[200:] = np.nan, time_s[200:] + 30
+        beats = np.stack([time_s, 50 * breath, 1000 + 80 * breath, interval_s], axis=1)
+        for piece in np.split(beats, (0, 1, 7, 40, 160)):
+            stream.process(*piece.T)
 
 
 def heart_rate() -> None:
@@ -121,7 +166,11 @@ SCENARIOS: dict[str, Callable[[], None]] = {
     "gateway.signal.ecg.EcgStream": ecg_stream,
     "gateway.signal.leads.CleanStream": lead_streams,
     "gateway.signal.leads.QualityStream": lead_streams,
-    "gateway.signal.pleth.PlethStream": pleth_stream,
+    "gateway.signal.breathing.RespirationStream": breathing,
+    "gateway.signal.oximetry.Desaturations": desaturations,
+    "gateway.signal.oximetry.RedInfrared": red_infrared,
+    "gateway.signal.pleth.PlethMonitor": pleth_streams,
+    "gateway.signal.pleth.PlethStream": pleth_streams,
     "gateway.signal.rate": heart_rate,
 }
 """What stands in for every stream (a class with a method `process`), and for kernels without one."""
