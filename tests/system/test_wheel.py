@@ -18,7 +18,7 @@ assert libc.prctl(65, 1, 0, 0, 0) == 0 or ctypes.get_errno() == errno.EINVAL
 sys.modules.update(numba=None, llvmlite=None, setuptools=None)
 """
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 
 def test_it_collects_again_after_a_kill(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.skipif(
         jit.IMPLEMENTATION != "jit", reason="needs the kernels compiled just in time"
     ),
-    pytest.mark.timeout(300),  # the first one builds the wheel
+    pytest.mark.timeout(600),  # the first one builds the wheel
 ]
 
 
