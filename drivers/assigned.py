@@ -85,6 +85,8 @@ class Code(IntEnum):
     TEMP_BODY = 150364
     PULS_OXIM_PLETH = 150452
     PULS_OXIM_SAT_O2 = 150456
+    BLD_PERF_INDEX = 150488
+    """Perfusion index."""
     RESP_RATE = 151562
     IMPED_TTHOR = 151780
     """Thoracic impedance: the respiration waveform."""
@@ -100,6 +102,8 @@ class Code(IntEnum):
     """Energy expended since the last reset, as the Heart Rate service reports it."""
     WARDLINK_USER_ID = 0x2F004
     """Which of its users a device that several people share says that it measured: a number of the device's own."""
+    WARDLINK_PPG_RATIO = 0x2F005
+    """The ratio of ratios of red to infrared light."""
 
 
 ECG_CODES: Final = frozenset({Code.ECG_ELEC_POTL, Code.ECG_ELEC_POTL_I, Code.ECG_ELEC_POTL_II})

@@ -6,28 +6,38 @@ as it came. What the hub determines itself comes as records of its own, marked a
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from operator import attrgetter
 
 from drivers.assigned import ECG_CODES, Code
 from drivers.model import Event, EventKind, Observation, Record, SampleArray, Validity
 from gateway.conditioner.ecg import EcgRun
 from gateway.conditioner.grade import rounded
+from gateway.conditioner.oximeter import Oximeter
+from gateway.conditioner.pleth import PlethRun
 from gateway.conditioner.stretch import Run, Stretch
 from gateway.config.device import Device
+from gateway.config.signals import Limits
 
 BREAKS = frozenset({EventKind.GAP, EventKind.LOST, EventKind.CONNECTED})
-
-Limits = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What is made of a signal: at these sample rates, such runs."""
+    """What is made of a signal: at these sample rates, such runs. `limits` finds those of its converter."""
 
     rates_hz: tuple[float, float]
     run: Callable[[Stretch, Code, Limits | None], Run]
+    limits: Callable[[Device], Limits | None]
 
 
-KINDS: Mapping[Code, Kind] = dict.fromkeys(ECG_CODES, Kind(EcgRun.RATES_HZ, EcgRun))
+LIGHT = attrgetter("ppg_limits")
+
+KINDS: Mapping[Code, Kind] = {
+    **dict.fromkeys(ECG_CODES, Kind(EcgRun.RATES_HZ, EcgRun, attrgetter("ecg_limits"))),
+    Code.WARDLINK_PPG_INFRARED: Kind(PlethRun.RATES_HZ, partial(PlethRun, raw=True), LIGHT),
+    Code.PULS_OXIM_PLETH: Kind(PlethRun.RATES_HZ, partial(PlethRun, raw=False), LIGHT),
+}
 """The signals that the hub looks into. All others pass."""
 
 
@@ -36,7 +46,8 @@ class Conditioner:
 
     def __init__(self, devices: Iterable[Device] = ()) -> None:
         """Takes the devices for what is configured of their signals; of others nothing is known."""
-        self._limits = {device.id: device.adc_limits for device in devices}
+        self._devices = {device.id: device for device in devices}
+        self._oximeters: dict[str, Oximeter] = {}
         self._runs: dict[tuple[str, Code], tuple[Stretch, Run]] = {}
 
     def process(self, device: str, record: Record) -> Iterable[Record]:
@@ -44,10 +55,16 @@ class Conditioner:
         match record:
             case Event(kind=kind) if kind in BREAKS:
                 yield record
+                self._oximeters.pop(device, None)
                 for key in [key for key in self._runs if key[0] == device]:
                     yield from self._end(key)
             case Observation(code=code, value=SampleArray() as samples) if code in KINDS:
                 yield from self._wave((device, code), record, samples)
+            case Observation(code=Code.WARDLINK_PPG_RED, value=SampleArray() as samples):
+                yield record
+                infrared = self._runs.get((device, Code.WARDLINK_PPG_INFRARED))
+                index = infrared[1].worst if infrared else None
+                yield from self._oximeter(device).red(record, samples, index)
             case _:
                 yield record
 
@@ -63,7 +80,10 @@ class Conditioner:
             yield from ended
             return
         stretch, run = self._runs[key]
-        found = list(run.take(stretch.add(record, samples)))
+        counts = stretch.add(record, samples)
+        if key[1] is Code.WARDLINK_PPG_INFRARED:
+            self._oximeter(key[0]).infrared(record, counts)
+        found = list(run.take(counts))
         yield _graded(record, run.sqi)
         yield from ended
         yield from found
@@ -76,8 +96,17 @@ class Conditioner:
         least, most = kind.rates_hz
         if not least <= stretch.rate_hz <= most:
             return False
-        self._runs[key] = stretch, kind.run(stretch, key[1], self._limits.get(key[0]))
+        device = self._devices.get(key[0])
+        limits = None if device is None else kind.limits(device)
+        self._runs[key] = stretch, kind.run(stretch, key[1], limits)
         return True
+
+    def _oximeter(self, name: str) -> Oximeter:
+        if name not in self._oximeters:
+            device = self._devices.get(name)
+            known = (None, None) if device is None else (device.ppg_limits, device.spo2_curve)
+            self._oximeters[name] = Oximeter(*known)
+        return self._oximeters[name]
 
     def _end(self, key: tuple[str, Code]) -> Iterable[Record]:
         _, run = self._runs.pop(key)

@@ -8,9 +8,9 @@ from decimal import Decimal
 import numpy as np
 
 from drivers.assigned import Code, Unit
-from drivers.model import Observation, Origin, Quality, Quantity, Record, Special, Validity
-from gateway.conditioner.grade import grade, is_bad, quality
-from gateway.conditioner.status import StatusLine
+from drivers.model import Observation, Quality, Quantity, Record, Special, Validity
+from gateway.conditioner.grade import derived, grade, is_bad, quality
+from gateway.conditioner.status import LEADS, StatusLine
 from gateway.conditioner.stretch import Samples, Stretch
 from gateway.signal.ecg import RATE_LEAST_HZ, RATE_MOST_HZ, EcgStream
 from gateway.signal.leads import LeadStatus, QualityStream
@@ -46,6 +46,7 @@ class EcgRun:
         self._beat_ns: int | None = None
         self._known = False
         self.sqi: float | None = None
+        self.worst: float | None = None
 
     def take(self, samples: Samples) -> Iterator[Record]:
         """Intervals and rates of the seconds that these samples complete."""
@@ -65,11 +66,11 @@ class EcgRun:
     def _second(self, status: LeadStatus, index: float, recent: float) -> Iterator[Record]:
         begin_ns, end_ns = self._stretch.time_ns(self._judged), self._stretch.time_ns(self._taken)
         self._judged = self._taken
-        yield from self._status.see(status, begin_ns, end_ns)
+        yield from self._status.see(LEADS[status], begin_ns, end_ns)
         found = grade(index, recent)
         if found is None:
             return  # the first index that is known speaks for the seconds before it too
-        self.sqi = index
+        self.sqi, self.worst = index, found
         self._grades.append((self._taken, found))
         yield from self._settle(self._taken)
         yield from self._doubt(found, end_ns)
@@ -106,7 +107,7 @@ class EcgRun:
             (length_ns,) = rr_intervals_ns(ends, self._stretch.rate_hz, self._last_beat).tolist()
             self._intervals.append(_Interval(length_ns, found))
             interval = Quantity(Decimal(round(length_ns / NS_PER_MS)), Unit.MILLI_SEC)
-            yield _derived(Code.ECG_TIME_PD_RR_GL, interval, beat_ns, quality(found))
+            yield derived(Code.ECG_TIME_PD_RR_GL, interval, beat_ns, quality(found))
         self._last_beat = index
 
     def _rate(self, beat_ns: int) -> Iterator[Observation]:
@@ -121,7 +122,7 @@ class EcgRun:
         # As good as the worst of what it was made of.
         worst = min(known) if len(known) == len(grades) else None
         rate = Quantity(Decimal(round(bpm)), Unit.BEAT_PER_MIN)
-        yield _derived(Code.ECG_HEART_RATE, rate, beat_ns, quality(worst))
+        yield derived(Code.ECG_HEART_RATE, rate, beat_ns, quality(worst))
 
     def _doubt(self, found: float, now_ns: int) -> Iterator[Observation]:
         """That the rate is not known any more is said once, when it begins."""
@@ -132,8 +133,4 @@ class EcgRun:
         self._intervals.clear()
         why = quality(found) if is_bad(found) else NO_BEATS
         unknown = Quantity(Special.UNKNOWN, Unit.BEAT_PER_MIN)
-        yield _derived(Code.ECG_HEART_RATE, unknown, now_ns, why)
-
-
-def _derived(code: Code, value: Quantity, at_ns: int, quality: Quality) -> Observation:
-    return Observation(code, value, at_ns, quality, Origin.HUB)
+        yield derived(Code.ECG_HEART_RATE, unknown, now_ns, why)

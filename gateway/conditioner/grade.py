@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from drivers.model import Quality, Validity
+from drivers.assigned import Code
+from drivers.model import Observation, Origin, Quality, Quantity, Validity
 
 CONFIDENT: Final = 0.5
 """From here on a value is valid. Where the index of an ECG is lower, more than 1 in 20 heart rates is wrong."""
@@ -33,6 +34,11 @@ def quality(index: float | None) -> Quality:
         return Quality(sqi=sqi)
     validity = Validity.QUESTIONABLE if index >= USABLE else Validity.INVALID
     return Quality(validity, sqi=sqi, reason=REASON)
+
+
+def derived(code: Code, value: Quantity, at_ns: int, how_well: Quality) -> Observation:
+    """What the hub determined."""
+    return Observation(code, value, at_ns, how_well, Origin.HUB)
 
 
 def rounded(index: float) -> float:

@@ -64,6 +64,11 @@ class Run(Protocol):
         """The index of the last whole seconds; None while it is not known."""
         ...
 
+    @property
+    def worst(self) -> float | None:
+        """The index that what was determined of late stands on; None while it is not known."""
+        ...
+
     def take(self, samples: Samples) -> Iterable[Record]:
         """Samples that the stretch was already told of."""
         ...

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from drivers.contract import BleLink, Driver, Option
 from gateway.config.kinds import NAME, build
+from gateway.config.signals import CURVE, LIMITS, Limits, Spo2Curve
 from gateway.tables import Key, Kind, Reader, path, show, text
 
 
@@ -26,7 +27,9 @@ class Device:
     address: str | None = None
     port: Path | None = None
     subject: str | None = None
-    adc_limits: tuple[int, int] | None = None
+    ecg_limits: Limits | None = None
+    ppg_limits: Limits | None = None
+    spo2_curve: Spo2Curve | None = None
     options: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -35,21 +38,7 @@ ADDRESS = text(
 )
 
 
-def _limits(value: object) -> tuple[int, int]:
-    match value:
-        case [bool(), _] | [_, bool()]:
-            raise ValueError
-        case [int() as least, int() as most] if least < most:
-            return least, most
-        case _:
-            raise ValueError
-
-
-LIMITS = Kind(
-    "two whole numbers, the lower one first, such as [-32768, 32767]",
-    _limits,
-    {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2},
-)
+ENDS = "the least and the greatest number that its converter gives of"
 
 
 def device_keys(folder: Path, driver: Driver | None) -> tuple[Key, ...]:
@@ -58,11 +47,9 @@ def device_keys(folder: Path, driver: Driver | None) -> tuple[Key, ...]:
         Key("id", NAME, "the device's name in every record", required=True),
         Key("driver", NAME, "its driver: see `wardlink drivers`", required=True),
         Key("subject", NAME, "pseudonym of the person it is bound to; without it: unknown"),
-        Key(
-            "adc_limits",
-            LIMITS,
-            "the least and the greatest sample of its ECG; without them a lead that is off is only flat",
-        ),
+        Key("ecg_limits", LIMITS, f"{ENDS} its ECG; without them a lead that is off is only flat"),
+        Key("ppg_limits", LIMITS, f"{ENDS} its red and infrared light"),
+        Key("spo2_curve", CURVE, "its sensor's own calibration; without it light gives no SpO2"),
     ]
     if driver is None or isinstance(driver.link, BleLink):
         keys.append(Key("address", ADDRESS, "its Bluetooth address", required=driver is not None))

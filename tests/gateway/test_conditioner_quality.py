@@ -145,7 +145,7 @@ def test_a_flat_line_ends_the_rate_and_is_an_event() -> None:
 
 
 def device(limits: tuple[int, int] | None) -> Device:
-    return Device("board", all_drivers()["ads1292r"], port=Path("/dev/ttyUSB0"), adc_limits=limits)
+    return Device("board", all_drivers()["ads1292r"], port=Path("/dev/ttyUSB0"), ecg_limits=limits)
 
 
 @pytest.mark.parametrize(("limits", "reason"), [((-32768, 32767), "lead_off"), (None, "flat")])

@@ -176,7 +176,7 @@ def test_every_fault_at_once(tmp_path: Path) -> None:
         "journal.max_bytes": "str 'lots' | a whole number from 33554432 to 17592186044416 bytes",
         "device[0].driver": f"str 'healthypi-v9' | one of {', '.join(sorted(DRIVERS))}",
         "device[1].id": "str 'a' | another than that of device[0]",
-        "device[1].address": "an unknown key | a known key; known: adc_limits, driver, id, lead, port, rate_hz, subject, uv_per_count",
+        "device[1].address": "an unknown key | a known key; known: driver, ecg_limits, id, lead, port, ppg_limits, rate_hz, spo2_curve, subject, uv_per_count",
         "device[1].port": "nothing | a path",
         "device[1].uv_per_count": "int -1 | a number above 0",
         "device[2].rate_hz": "nothing | a number from 1 to 1000",
