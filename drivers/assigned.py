@@ -88,6 +88,8 @@ class Code(IntEnum):
     BLD_PERF_INDEX = 150488
     """Perfusion index."""
     RESP_RATE = 151562
+    PULS_OXIM_PLETH_RESP_RATE = 151658
+    """Respiration rate from the pulse wave."""
     IMPED_TTHOR = 151780
     """Thoracic impedance: the respiration waveform."""
 
@@ -120,6 +122,7 @@ LOINC: Final[dict[Code, str]] = {
     Code.PRESS_BLD_NONINV_MEAN: "8478-0",
     Code.TEMP_BODY: "8310-5",
     Code.RESP_RATE: "9279-1",
+    Code.PULS_OXIM_PLETH_RESP_RATE: "9279-1",
 }
 """LOINC code that a vital sign carries beside its MDC code."""
 

@@ -24,9 +24,15 @@ from gateway.tables import ConfigError, Fault
 
 COMMITS_HZ = 1.0
 """The intake makes all streams durable about once a second (gateway.intake.COMMIT_NS)."""
-DERIVED_HZ: tuple[tuple[frozenset[Code], float], ...] = ((ECG_CODES, 1.5 + 1.0),)
+DERIVED_HZ: tuple[tuple[frozenset[Code], float], ...] = (
+    (ECG_CODES, 1.5 + 1.0),
+    (frozenset({Code.PULS_OXIM_PLETH}), 1.0),
+    (frozenset({Code.WARDLINK_PPG_INFRARED}), 2.0),
+    (frozenset({Code.WARDLINK_PPG_RED}), 1.0),
+)
 """What the hub itself derives from a signal with one of these codes: of an ECG an interval for each of 90 beats a minute,
-and a rate each second."""
+and a rate each second; of a pulse wave a rate each second, of infrared light a perfusion index too; with red light R. A
+respiration rate each four seconds does not count beside them."""
 RESERVE = 16
 """One part in so many of max_bytes, and at least `MIN_SEGMENTS`, is left to alarms and audit."""
 PROMISED = (Stream.VITALS, Stream.WAVEFORM)
@@ -90,6 +96,8 @@ def _device(device: Device, mode: Mode) -> Iterator[tuple[Stream, Rate]]:
     driver = device.driver
     volume = driver.volume(device.options)
     derived_hz = sum(hz for codes, hz in DERIVED_HZ if driver.codes & codes)
+    if device.spo2_curve is not None:
+        derived_hz += 1.0
     judged = Quality(mode=mode, sqi=0.93) if derived_hz else Quality(mode=mode)
     # As large as they come: a value with a body site, a calibrated sample array.
     value = Observation(

@@ -1,5 +1,6 @@
 """An ECG lead: RR intervals and heart rate, as far as the quality of its seconds allows."""
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,14 +10,20 @@ import numpy as np
 
 from drivers.assigned import Code, Unit
 from drivers.model import Observation, Quality, Quantity, Record, Special, Validity
+from gateway.conditioner.breaths import Breathing
 from gateway.conditioner.grade import derived, grade, is_bad, quality
 from gateway.conditioner.status import LEADS, StatusLine
 from gateway.conditioner.stretch import Samples, Stretch
 from gateway.signal.ecg import RATE_LEAST_HZ, RATE_MOST_HZ, EcgStream
 from gateway.signal.leads import LeadStatus, QualityStream
 from gateway.signal.rate import RATE_INTERVALS, RATE_SILENCE_NS, heart_rate_bpm, rr_intervals_ns
+from gateway.signal.respiration import AMPLITUDE
 
 NS_PER_MS = 1_000_000
+HISTORY_S = 6
+"""Samples that are kept for the heights of beats: all but those that were found very late."""
+HEIGHT_S = 0.06
+"""The height of a beat is from the least to the greatest sample so near to its R peak."""
 SECONDS_KEPT = 16
 """Grades that are kept for beats that are found late."""
 NO_BEATS = Quality(Validity.INVALID, reason="no_beats")
@@ -38,6 +45,8 @@ class EcgRun:
         self._beats = EcgStream(stretch.rate_hz)
         self._judge = QualityStream(stretch.rate_hz, 1, limits)
         self._status = StatusLine(code)
+        self._breathing = Breathing(stretch, Code.RESP_RATE, AMPLITUDE)
+        self._history: Samples = np.empty(0, np.int32)
         self._waiting: list[float] = []
         self._taken = self._judged = 0
         self._grades: deque[tuple[int, float]] = deque(maxlen=SECONDS_KEPT)
@@ -55,6 +64,8 @@ class EcgRun:
             part = samples[: self._judge.second_ends - self._taken]
             samples = samples[len(part) :]
             self._taken += len(part)
+            kept = round(HISTORY_S * self._stretch.rate_hz)
+            self._history = np.concatenate((self._history, part))[-kept:]
             self._waiting += self._beats.process(part).index.tolist()
             seconds = self._judge.process(part)
             if len(seconds):
@@ -98,7 +109,6 @@ class EcgRun:
         if is_bad(found):
             # Where it is and whether it is one, nobody knows: no interval begins or ends here.
             self._last_beat = None
-            self._intervals.clear()
             return
         beat_ns = self._beat_ns = self._stretch.time_ns(index)
         if self._last_beat is not None:
@@ -108,7 +118,17 @@ class EcgRun:
             self._intervals.append(_Interval(length_ns, found))
             interval = Quantity(Decimal(round(length_ns / NS_PER_MS)), Unit.MILLI_SEC)
             yield derived(Code.ECG_TIME_PD_RR_GL, interval, beat_ns, quality(found))
+            yield from self._breathing.beat(
+                index, 0.0, self._height(index), index - self._last_beat
+            )
         self._last_beat = index
+
+    def _height(self, index: float) -> float:
+        """NaN where the beat lies too far back."""
+        at = round(index) - (self._taken - len(self._history))
+        reach = round(HEIGHT_S * self._stretch.rate_hz)
+        around = self._history[max(0, at - reach) : max(0, at + reach + 1)]
+        return float(around.max()) - float(around.min()) if len(around) else math.nan
 
     def _rate(self, beat_ns: int) -> Iterator[Observation]:
         """Once for each second with a beat."""
@@ -127,10 +147,13 @@ class EcgRun:
     def _doubt(self, found: float, now_ns: int) -> Iterator[Observation]:
         """That the rate is not known any more is said once, when it begins."""
         silent = self._beat_ns is not None and now_ns - self._beat_ns > RATE_SILENCE_NS
-        if not self._known or not (silent or is_bad(found)):
+        if not (silent or is_bad(found)):
+            return
+        # Nothing from before goes into a rate after it.
+        self._intervals.clear()
+        if not self._known:
             return
         self._known = False
-        self._intervals.clear()
         why = quality(found) if is_bad(found) else NO_BEATS
         unknown = Quantity(Special.UNKNOWN, Unit.BEAT_PER_MIN)
         yield derived(Code.ECG_HEART_RATE, unknown, now_ns, why)

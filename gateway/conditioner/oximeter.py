@@ -30,9 +30,7 @@ class Oximeter:
     def __init__(self, limits: tuple[int, int] | None, curve: Spo2Curve | None) -> None:
         """Takes what is configured of the sensor: its converter's limits, and its curve. Without it there is R alone."""
         self._rails = (-math.inf, math.inf) if limits is None else limits
-        self._calibration = curve and Calibration(
-            curve.sensor, curve.coefficients, curve.ratio[0], curve.ratio[1]
-        )
+        self._calibration = None if curve is None else _calibration(curve)
         self._infrared: tuple[Observation, Samples] | None = None
         self._run: tuple[Stretch, RedInfrared] | None = None
         self._known = False
@@ -113,3 +111,7 @@ class Oximeter:
         """With the sensor whose curve was used: the value stands and falls with it."""
         words = [how_well.reason, CURVE, self._calibration.sensor if self._calibration else None]
         return replace(how_well, reason=" ".join(word for word in words if word))
+
+
+def _calibration(curve: Spo2Curve) -> Calibration:
+    return Calibration(curve.sensor, curve.coefficients, *curve.ratio)

@@ -8,11 +8,13 @@ from statistics import median
 
 from drivers.assigned import Code, Unit
 from drivers.model import Observation, Quality, Quantity, Record, Special, Validity
+from gateway.conditioner.breaths import Breathing
 from gateway.conditioner.grade import USABLE, derived, quality
 from gateway.conditioner.status import UNKNOWN, StatusLine
 from gateway.conditioner.stretch import Samples, Stretch
 from gateway.signal import ppg_seconds
 from gateway.signal.pleth import RATE_LEAST_HZ, RATE_MOST_HZ, PlethMonitor, Pulses, Seconds
+from gateway.signal.respiration import BASELINE
 
 FLAGS = (
     (ppg_seconds.MISSING, UNKNOWN),
@@ -47,8 +49,11 @@ class PlethRun:
         self._stretch = stretch
         self._raw = raw
         self._monitor = PlethMonitor(stretch.rate_hz, inverted=raw, rails=rails)
+        self._taken = self._seconds = 0
         self._status = StatusLine(code)
         self._pulses: deque[tuple[float, float]] = deque(maxlen=PULSES_KEPT)
+        self._breathing = Breathing(stretch, Code.PULS_OXIM_PLETH_RESP_RATE, BASELINE)
+        self._last_pulse: float | None = None
         self._indices: deque[float] = deque(maxlen=LATELY)
         self._known = False
         self.sqi: float | None = None
@@ -56,7 +61,14 @@ class PlethRun:
 
     def take(self, samples: Samples) -> Iterator[Record]:
         """Rates and indices of the seconds that are decided with these samples."""
-        yield from self._told(*self._monitor.process(samples))
+        while len(samples):
+            # Never across the end of a second: what is known then does not depend on how samples come.
+            ends = math.ceil((self._seconds + 1) * self._stretch.rate_hz)
+            part = samples[: ends - self._taken]
+            samples = samples[len(part) :]
+            self._taken += len(part)
+            self._seconds += self._taken == ends
+            yield from self._told(*self._monitor.process(part))
 
     def end(self) -> Iterator[Record]:
         """What is known down to the last whole second."""
@@ -64,6 +76,7 @@ class PlethRun:
 
     def _told(self, pulses: Pulses, seconds: Seconds) -> Iterator[Record]:
         self._pulses += zip(pulses.index.tolist(), perfusion(pulses), strict=True)
+        yield from self._breaths(pulses)
         for number, index, flags, bpm in zip(
             seconds.second.tolist(),
             seconds.quality.tolist(),
@@ -80,6 +93,18 @@ class PlethRun:
             yield from self._rate(worst, bpm, end_ns)
             if self._raw and worst >= USABLE:
                 yield from self._perfusion(begin, end, worst, end_ns)
+
+    def _breaths(self, pulses: Pulses) -> Iterator[Record]:
+        for at, level, height, index in zip(
+            pulses.index.tolist(),
+            pulses.level.tolist(),
+            pulses.height.tolist(),
+            pulses.quality.tolist(),
+            strict=True,
+        ):
+            if index >= USABLE and self._last_pulse is not None:
+                yield from self._breathing.beat(at, level, height, at - self._last_pulse)
+            self._last_pulse = at
 
     def _rate(self, index: float, bpm: float, at_ns: int) -> Iterator[Observation]:
         if index >= USABLE and not math.isnan(bpm):

@@ -90,6 +90,20 @@ def test_no_interval_comes_from_bad_seconds_or_spans_them() -> None:
     assert max(number(r) or 0 for r in found) < 1500
 
 
+def test_intervals_from_before_noise_make_no_rate_after_it() -> None:
+    patient = Patient(Plan(heart_rate=55), RATE_HZ)
+    x = 1000 * patient.samples(0, 60 * RATE_HZ)["ecg"]
+    x[3 * RATE_HZ : 20 * RATE_HZ] += np.random.default_rng(1).normal(0, 800, 17 * RATE_HZ)
+    derived = [
+        r for r in run(blocks(x)) if isinstance(r, Observation) and r.code is not Code.ECG_ELEC_POTL
+    ]
+    codes = [r.code for r in derived]
+    first = codes.index(Code.ECG_HEART_RATE)
+    before = [second(r) for r in derived[:first] if r.code is Code.ECG_TIME_PD_RR_GL]
+    assert 0 < len([at for at in before if at < 3]) < 4
+    assert len([at for at in before if at > 20]) >= 4
+
+
 def test_noise_in_between_is_questionable_and_says_how_much() -> None:
     found = rates(run(blocks(muscle(heart(), 95))))
     inside = [r for r in found if NOISY[0] + 12 < second(r) < NOISY[1]]

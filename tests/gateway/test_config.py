@@ -23,6 +23,7 @@ from gateway.config.hub import Hub, topics_of
 from gateway.config.kinds import VERIFY_KEY
 from gateway.config.load import Config, load
 from gateway.config.profile import Profile, Protocol, misfits
+from gateway.config.signals import Spo2Curve
 from gateway.journal.entry import Stream
 from gateway.operator.settings import load_operator
 from gateway.receiver.settings import load_receiver
@@ -437,3 +438,57 @@ def test_any_honest_verify_key_is_one() -> None:
         key = Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32).public_key()
         text = base64.b64encode(key.public_bytes_raw()).decode()
         assert VERIFY_KEY.parse(text) == text
+
+
+BOARD = """
+[hub]
+id = "h"
+state_dir = "s"
+[broker]
+host = "127.0.0.1"
+[[device]]
+id = "a"
+driver = "healthypi-v3"
+port = "/dev/ttyUSB0"
+"""
+
+
+def test_facts_about_a_sensor_are_read(tmp_path: Path) -> None:
+    config = check(
+        tmp_path,
+        BOARD
+        + """
+        ecg_limits = [-32768, 32767]
+        ppg_limits = [0, 4194303]
+        spo2_curve = { sensor = "maker, model", coefficients = [110, -25.5], ratio = [0.4, 1.8] }
+        """,
+    )
+    (device,) = config.devices
+    assert device.ecg_limits == (-32768, 32767)
+    assert device.ppg_limits == (0, 4194303)
+    assert device.spo2_curve == Spo2Curve("maker, model", (110.0, -25.5), (0.4, 1.8))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ecg_limits = [5, 5]",
+        "ecg_limits = [7, 5]",
+        "ecg_limits = [1]",
+        "ecg_limits = [0, 1.5]",
+        "ppg_limits = [false, 5]",
+        "ppg_limits = 5",
+        'spo2_curve = "linear"',
+        'spo2_curve = { sensor = "s", coefficients = [1] }',
+        'spo2_curve = { sensor = "s", coefficients = [], ratio = [0.4, 1.8] }',
+        'spo2_curve = { sensor = "s", coefficients = [nan], ratio = [0.4, 1.8] }',
+        'spo2_curve = { sensor = "s", coefficients = [true], ratio = [0.4, 1.8] }',
+        'spo2_curve = { sensor = "s", coefficients = [1], ratio = [1.8, 0.4] }',
+        'spo2_curve = { sensor = "s", coefficients = [1], ratio = [0, 0.4] }',
+        'spo2_curve = { sensor = "s", coefficients = [1], ratio = [0.1, 0.2, 0.4] }',
+        'spo2_curve = { sensor = "", coefficients = [1], ratio = [0.4, 1.8] }',
+    ],
+)
+def test_what_is_no_fact_about_a_sensor_is_refused(tmp_path: Path, line: str) -> None:
+    key = line.partition(" ")[0]
+    assert list(faults(tmp_path, BOARD + line)) == [f"device[0].{key}"]
