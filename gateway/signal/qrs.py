@@ -1,18 +1,17 @@
-"""The QRS detector: raw samples in, R-peak positions out, one sample after the other. Kernels only.
+"""The QRS detector: raw samples in, R-peak positions out. Kernels only.
 
-    x -> low-pass -> u -> high-pass -> y -> y^2 -> moving sum  = energy in the QRS band (8 to 20 Hz)
+    x -> low-pass -> u -> high-pass -> y          -> y^2 -> moving sum = energy of the low band, 8 to 20 Hz
+    x -> low-pass -> high-pass -> high-pass -> h  -> h^2 -> moving sum = energy of the high band, 20 to 40 Hz
 
-Each greatest energy within +-SEPARATION is a candidate; its root mean square is the candidate's amplitude. Two levels
-follow the amplitudes of beats (signal) and of the rest (noise); a candidate above a threshold made of both is a beat.
-Candidates that were refused wait in a queue: when no beat came for 1.5 RR they are judged again, more leniently
-(search-back), and when none came for LOST_S, and at the start, the levels are learnt from them.
-
-All that is remembered from one call to the next is the state array, so the cutting of the samples has no influence.
-Everything after the filters compares ratios of amplitudes: the scale of the samples has no influence either, save for
-the floor. Polarity has none.
-
-Amplitudes rather than slopes or templates: nothing but the band assumes a shape, so bundle branch block, paced and
-ectopic beats count like any other.
+Each greatest low + weight * high energy within +-SEPARATION is a candidate. From the amplitudes of beats (signal) and of
+the rest (noise) in each band follow
+- the weight: next to none while the signal is clean, much where noise fills the low band more than the high one;
+- the threshold, noise plus a part of the signal, which a beat exceeds. It is higher until the T wave is over;
+- the doubt, 0 to 1: how near noise comes to the signal. With it the threshold rises for what is unlike the mean beat or
+  early in a regular rhythm. Without it only the amplitude counts, for ectopic beats as for others.
+Refused candidates wait in a queue: when no beat came for MISSED RR they are judged again, more leniently (search-back);
+when none came for LOST_S, and at the start, the levels are learnt from them. All that is remembered is the state, so
+the cutting of the samples has no influence; only ratios of amplitudes count, so neither has the scale, save the floor.
 """
 
 import math
@@ -25,104 +24,77 @@ from gateway.signal.jit import kernel
 
 Floats = NDArray[np.float64]
 
-LOW_HZ: Final = 8.0
-HIGH_HZ: Final = 20.0
-"""The band: P and T waves and electrode motion lie mostly below it, muscle noise above, QRS energy within."""
-ENERGY_S: Final = 0.08
-"""Length of the moving sum: a narrow QRS."""
-SEPARATION_S: Final = 0.22
-"""No two beats are nearer than this (the absolute refractory period of the ventricles): 270 /min."""
-THRESHOLD: Final = 0.3
-"""A beat exceeds the noise level by this part of the signal level. When noise comes near the signal nothing passes at
-once, so noise does not turn into beats."""
-T_RAISE: Final = 2.0
-T_SHARE: Final = 0.55
-T_MOST_S: Final = 0.5
-"""Right after a beat the threshold is 1 + T_RAISE times as high and falls to normal until the T wave is over: after
-0.55 of the RR interval, at most 0.5 s."""
-MISSED: Final = 1.5
-"""A beat is missed after this many RR intervals."""
-LENIENT: Final = 0.6
-"""Search-back takes the best candidate above this part of the threshold."""
-SIGNAL_GAIN: Final = 0.125
-NOISE_GAIN: Final = 0.25
-RR_GAIN: Final = 0.125
-"""How far each level goes towards a new value: about 8 beats, 4 refused candidates, 8 intervals."""
-CLIP: Final = 3.0
-"""One artefact moves the signal level as a beat of 3 times its size at most."""
-LEARN_S: Final = 3.0
-"""The levels are learnt from the candidates of the first seconds, which are then judged as all others."""
-LOST_S: Final = 4.0
-"""Without a beat for so long the levels are learnt again."""
-ALONE: Final = 0.4
-"""What is learnt as signal level is the second greatest amplitude, since the greatest may be the jump of an electrode;
-but at least this part of the greatest, since of a slow rhythm a single beat may have been seen."""
-FALL: Final = 0.25
-"""The signal level falls at most to this part at once: a pause must not turn P waves or noise into beats. Also the
-noise level that is supposed after learning."""
-RR_START_S: Final = 1.5
-RR_LEAST_S: Final = 0.3
-RR_MOST_S: Final = 2.0
-"""The RR interval that is expected before any is known (long, so that a slow rhythm is not searched for beats that it
-does not have), and the bounds of what it learns from."""
-BEFORE_S: Final = 0.06
-AFTER_S: Final = 0.01
-"""The R peak is looked for in the stretch whose energy was greatest, and so much around it: the energy of a wide QRS
-is greatest on the slope after its peak."""
-SAMPLE_LIMIT: Final = 2.0**40
-"""A sample that is not below this in size (or is not a number) is taken to be as the one before."""
+THRESHOLD: Final = 0.3  # a beat exceeds the noise level by this part of the signal level
+# The high band's weight: WEIGHT times that which makes beats equally high in both bands, times the square of
+# (noise / signal power in the low band) / (the same in the high band + WEIGHT_CLEAN).
+WEIGHT, WEIGHT_CLEAN = 0.5, 0.1
+# After a beat the threshold is 1 + T_RAISE times as high; it falls to normal until 0.55 RR, at most 0.5 s, are over.
+T_RAISE, T_SHARE, T_MOST_S = 2.0, 0.55, 0.5
+# No T wave is what comes so late, exceeds the high band's noise by SHARP of its signal while that noise is below QUIET of
+# it, and correlates so with the mean beat: its threshold is LENIENT times the normal one.
+SHARP_FROM_S, SHARP, SHARP_QUIET, SHARP_LIKE = 0.36, 0.15, 0.08, 0.5
+DOUBT_FROM, DOUBT_SLOPE = 0.2, 3.0  # doubt begins at this noise / signal; a third above it is whole
+# In doubt the threshold rises by what the correlation lacks of LIKE; and after a beat it is 1 + EARLY times as high and
+# falls to normal until 0.8 RR, less so the more the intervals change.
+LIKE, EARLY, EARLY_SHARE, IRREGULAR = 0.7, 2.0, 0.8, 2.0
+MISSED, LENIENT = 1.5, 0.6  # after so many RR what exceeds this part of its threshold is a beat
+# How far each level goes towards a new value: about 8 beats, 4 refused candidates, 8 intervals. A beat teaches less by
+# DISTRUST times noise / signal, but never less than TRUST_LEAST: rhythm and shape outlive a disturbance.
+SIGNAL_GAIN, NOISE_GAIN, RR_GAIN, DISTRUST, TRUST_LEAST = 0.125, 0.25, 0.125, 2.0, 0.05
+CLIP: Final = 3.0  # an artefact moves the signal level as a beat so many times its size at most
+LEARN_S, LOST_S = 3.0, 4.0  # learning begins so long after the start, and after the last beat
+# Levels are learnt from what reaches STRONG of the second greatest amplitude, since the greatest may be the jump of an
+# electrode; or of ALONE of the greatest, since it may be the only beat. The signal falls to FALL at once at most.
+STRONG, ALONE, FALL = 0.4, 0.4, 0.25
+# RR before it is known: as learnt between two bounds, since neither must noise be a fast rhythm, nor a slow one be
+# searched for beats it does not have; and the bounds of the intervals that count later.
+RR_FIRST_S, RR_START_S, RR_LEAST_S, RR_MOST_S = 0.7, 1.5, 0.3, 2.0
+BEFORE_S, AFTER_S = 0.06, 0.01  # the R peak is in the window of greatest energy or so near to it
+LAGS: Final = 3  # shapes may lie so many steps apart: the R peak may be another one than last time
+SAMPLE_LIMIT: Final = 2.0**40  # a sample not below it in size (or NaN) counts as the one before
 
-RING: Final = 512
-MASK: Final = RING - 1
-QUEUE: Final = 32
-WINDOW_MOST: Final = 128
-"""Room in the state. At 1000 samples/s 0.35 s of u and 0.08 s of energies are needed; 32 candidates last 7 s."""
+# Room: samples filtered before they are judged, 0.5 s and these, candidates of 7 s, a moving sum, a shape and its lags.
+BLOCK, RING, MASK, QUEUE, SUM, SHAPE = 64, 256, 255, 32, 32, 32
 
-# Slots of the state array.
-B0, B1, B2, A1, A2 = 0, 1, 2, 3, 4  # low-pass
-C0, C1, C2, D1, D2 = 5, 6, 7, 8, 9  # high-pass
-RATE, WINDOW, SEPARATION, DELAY, FLOOR = (
-    10,
-    11,
-    12,
-    13,
-    14,
-)  # Hz, samples, samples, samples, energy sum
-COUNT, BASE = 15, 16  # samples seen; the first sample, subtracted from all
-X1, X2, U1, U2, Y1, Y2 = 17, 18, 19, 20, 21, 22
-SUM, FRESH, SLOT, BEFORE = (
-    23,
-    24,
-    25,
-    26,
-)  # moving sum, sum since the ring began anew, place in it, last sum
-TOP, TOP_AT = 27, 28  # the open candidate's energy sum and place; -1: none is open
-SIGNAL, NOISE, LAST, RR, DUE, HELD = (
-    29,
-    30,
-    31,
-    32,
-    33,
-    34,
-)  # levels, last beat, RR, next look-back, queue length
-AT_0: Final = 40
-AMP_0: Final = AT_0 + QUEUE
-ENERGY_0: Final = AMP_0 + QUEUE
-U_0: Final = ENERGY_0 + WINDOW_MOST
-STATE_SIZE: Final = U_0 + RING
+# Slots of the state array: feedback of the sections and what else is fixed; what changes.
+B1, B2, C1, C2, D1, D2, E1, E2 = range(8)
+RATE, FACTOR, WINDOW, SEPARATION, DELAY, FLOOR, STEP, HALF = range(8, 16)
+BEGUN, BASE, LATEST, TOTAL, WAITS, AHEAD, COUNT, FOUND = range(16, 24)
+X, SX, U, UU, DU, Y, YY, G, GG, DG, P, PP, DP, H, HH = range(24, 39)  # what each section remembers
+LOW, HIGH, FRESH_LOW, FRESH_HIGH, PLACE = range(39, 44)  # moving sums; fresh: since PLACE was 0
+TOP, TOP_AT, TOP_LOW, TOP_HIGH, BEFORE = range(44, 49)  # the open candidate; TOP_AT -1: none
+SIGNAL_LOW, SIGNAL_HIGH, NOISE_LOW, NOISE_HIGH, WEIGH, SIGNAL, NOISE, TRUST = range(49, 57)
+LAST, RR, CHANGE, DUE, HELD, TAUGHT = range(57, 63)  # DUE: to look back; TAUGHT: beats in the mean
+AT_0, LOW_0, HIGH_0, LIKE_0 = range(63, 63 + 4 * QUEUE, QUEUE)
+MEAN_0, SHAPE_0, MIDDLE = range(LIKE_0 + QUEUE, LIKE_0 + QUEUE + 3 * SHAPE, SHAPE)
+SUM_LOW_0, SUM_HIGH_0, BLOCK_LOW_0 = range(MIDDLE, MIDDLE + 3 * SUM, SUM)
+BLOCK_HIGH_0, U_0 = BLOCK_LOW_0 + BLOCK, BLOCK_LOW_0 + 2 * BLOCK
+H_0, STATE_SIZE = U_0 + RING, U_0 + 2 * RING
+AT, RATIO, LATE, WAITED, COLUMNS = range(5)  # of the output, and their number
 
-# Columns of the output.
-AT, RATIO, LATE = 0, 1, 2
-COLUMNS: Final = 3
+
+@kernel("float64(float64[::1], float64, float64)")
+def qrs_amplitude(state: Floats, low: float, high: float) -> float:
+    """One amplitude from those of both bands."""
+    return math.sqrt(low * low + float(state[WEIGH]) * high * high)
+
+
+@kernel("void(float64[::1])")
+def qrs_weigh(state: Floats) -> None:
+    """Sets what follows from the levels: the weight of the high band, signal, noise over signal, and trust."""
+    low = state[SIGNAL_LOW]
+    high = max(state[SIGNAL_HIGH], 1e-3 * low)
+    noise_low, noise_high = state[NOISE_LOW] / low, state[NOISE_HIGH] / high
+    worth = noise_low * noise_low / (noise_high * noise_high + WEIGHT_CLEAN)
+    state[WEIGH] = WEIGHT * worth * worth * (low / high) * (low / high)
+    state[SIGNAL] = qrs_amplitude(state, low, state[SIGNAL_HIGH])
+    state[NOISE] = qrs_amplitude(state, state[NOISE_LOW], state[NOISE_HIGH]) / state[SIGNAL]
+    state[TRUST] = max(TRUST_LEAST, 1.0 - DISTRUST * state[NOISE])
 
 
 @kernel("float64(float64[::1], int64)")
 def qrs_locate(state: Floats, energy_at: int) -> float:
-    """Where the R peak of the energy maximum at `energy_at` lies.
-
-    It is the turning point of u that departs most from the mean of u nearby; where u does not turn, its greatest
-    departure.
-    """
+    """Where in u the R peak lies: the turning point, or else the place, that departs most from the mean nearby."""
     rate = state[RATE]
     first = max(1, energy_at - int(state[WINDOW]) - int(BEFORE_S * rate))
     last = min(int(state[COUNT]) - 2, energy_at + int(AFTER_S * rate))
@@ -130,68 +102,103 @@ def qrs_locate(state: Floats, energy_at: int) -> float:
     for i in range(first, last + 1):
         mean += state[U_0 + (i & MASK)]
     mean /= max(1, last + 1 - first)
-    best, best_at, best_turns = -1.0, first, False
-    left, right, best_left, best_right = 0.0, 0.0, 0.0, 0.0
+    best, best_at, best_turns, best_left, best_right = -1.0, first, False, 0.0, 0.0
     for i in range(first, last + 1):
         left = abs(state[U_0 + ((i - 1) & MASK)] - mean)
         size = abs(state[U_0 + (i & MASK)] - mean)
         right = abs(state[U_0 + ((i + 1) & MASK)] - mean)
         turns = left <= size and right <= size
         if (turns and not best_turns) or (turns == best_turns and size > best):
-            best, best_at, best_turns = size, i, turns
-            best_left, best_right = left, right
+            best, best_at, best_turns, best_left, best_right = size, i, turns, left, right
     # The vertex of the parabola through the three samples around the peak: finer than one sample.
     bend = best_left - 2.0 * best + best_right
     shift = 0.5 * (best_left - best_right) / bend if best_turns and bend < 0.0 else 0.0
-    return max(0.0, best_at + shift - float(state[DELAY]))
+    return float(best_at + shift)
 
 
-@kernel("float64(float64[::1], float64)")
-def qrs_threshold(state: Floats, at: float) -> float:
-    """The amplitude that a candidate at `at` must exceed."""
-    threshold = float(state[NOISE] + THRESHOLD * state[SIGNAL])
+@kernel("float64(float64[::1], int64)")
+def qrs_likeness(state: Floats, at: int) -> float:
+    """The correlation of h around `at` with the mean beat, -1 to 1, and the shape that gave it; LIKE without a mean."""
+    step, count = int(state[STEP]), int(state[COUNT])
+    lags = LAGS if state[TAUGHT] > 0.0 else 0
+    first, points = at - (lags + int(state[HALF])) * step, 2 * int(state[HALF]) + 1
+    for k in range(points + 2 * lags):
+        i = first + k * step
+        state[SHAPE_0 + k] = state[H_0 + (i & MASK)] if 0 <= i < count else 0.0
+    best, best_lag, best_scale = -2.0, 0, 0.0
+    for lag in range(2 * lags + 1):
+        product, power = 0.0, 0.0
+        for k in range(points):
+            value = state[SHAPE_0 + lag + k]
+            product += value * state[MEAN_0 + k]
+            power += value * value
+        scale = 1.0 / math.sqrt(power) if power > 0.0 else 0.0
+        if product * scale > best:
+            best, best_lag, best_scale = product * scale, lag, scale
+    for k in range(points):
+        state[SHAPE_0 + k] = state[SHAPE_0 + best_lag + k] * best_scale
+    return float(best) if lags > 0 else LIKE
+
+
+@kernel("float64(float64[::1], int64)")
+def qrs_share(state: Floats, i: int) -> float:
+    """How much of its threshold the amplitude of queue entry `i` is."""
+    at, high, likeness = state[AT_0 + i], state[HIGH_0 + i], state[LIKE_0 + i]
+    doubt = min(1.0, max(0.0, DOUBT_SLOPE * (state[NOISE] - DOUBT_FROM)))
+    threshold = state[SIGNAL] * (THRESHOLD + state[NOISE]) * (1.0 + doubt * (LIKE - likeness))
     since = at - state[LAST]
     t_wave = min(T_MOST_S * state[RATE], T_SHARE * state[RR])
-    if since < t_wave:
+    quiet = state[NOISE_HIGH] < SHARP_QUIET * state[SIGNAL_HIGH]
+    sharp = high > state[NOISE_HIGH] + SHARP * state[SIGNAL_HIGH] and likeness > SHARP_LIKE
+    if quiet and sharp and since > SHARP_FROM_S * state[RATE]:
+        threshold *= LENIENT
+    elif since < t_wave:
         threshold *= 1.0 + T_RAISE * (1.0 - since / t_wave)
-    return threshold
+    early = EARLY_SHARE * state[RR]
+    if since < early:
+        regular = max(0.0, 1.0 - IRREGULAR * state[CHANGE])
+        threshold *= 1.0 + EARLY * doubt * regular * (1.0 - since / early)
+    return qrs_amplitude(state, state[LOW_0 + i], high) / float(threshold)
 
 
-@kernel("int64(float64[::1], float64, float64, float64, float64[:,::1], int64)")
-def qrs_accept(
-    state: Floats, at: float, amplitude: float, late: float, out: Floats, found: int
-) -> int:
-    """Gives out a beat and lets levels and RR learn from it. `late` is 1 for search-back, else 0."""
-    rate, signal = state[RATE], state[SIGNAL]
-    out[found, AT] = at
-    out[found, RATIO] = state[NOISE] / signal
-    out[found, LATE] = late
+@kernel("int64(float64[::1], int64, float64, float64[:,::1], int64)")
+def qrs_accept(state: Floats, i: int, late: float, out: Floats, found: int) -> int:
+    """Gives out queue entry `i` as a beat, from which the levels and RR learn. `late` is 1 for search-back, else 0."""
+    at, low, high, rate = state[AT_0 + i], state[LOW_0 + i], state[HIGH_0 + i], state[RATE]
+    index = max(0.0, (at - state[DELAY] + 0.5) * state[FACTOR] - 0.5)
+    out[found, AT], out[found, RATIO], out[found, LATE] = index, state[NOISE], late
+    out[found, WAITED] = (state[COUNT] - index / state[FACTOR]) / rate
     if state[LAST] > -math.inf:
-        rr = min(max(at - state[LAST], RR_LEAST_S * rate), RR_MOST_S * rate)
-        state[RR] += RR_GAIN * (rr - state[RR])
-    state[SIGNAL] = signal + SIGNAL_GAIN * (min(amplitude, CLIP * signal) - signal)
+        change = min(max(at - state[LAST], RR_LEAST_S * rate), RR_MOST_S * rate) - state[RR]
+        gain = RR_GAIN * state[TRUST]
+        state[CHANGE] += gain * (min(1.0, abs(change) / state[RR]) - state[CHANGE])
+        state[RR] += gain * change
+    share = min(1.0, CLIP * state[SIGNAL] / qrs_amplitude(state, low, high))
+    gain = SIGNAL_GAIN * state[TRUST]
+    state[SIGNAL_LOW] += gain * (share * low - state[SIGNAL_LOW])
+    state[SIGNAL_HIGH] += gain * (share * high - state[SIGNAL_HIGH])
+    qrs_weigh(state)
     state[LAST] = at
     state[DUE] = at + MISSED * state[RR] + 2.0 * state[SEPARATION]
     return found + 1
 
 
-@kernel("int64(float64[::1], float64, float64, float64[:,::1], int64)")
-def qrs_judge(state: Floats, at: float, amplitude: float, out: Floats, found: int) -> int:
-    """Takes a candidate for a beat, or learns noise from it and queues it. While nothing is learnt, only queues."""
-    if state[SIGNAL] > 0.0:
-        apart = at - state[LAST] > 0.5 * state[SEPARATION]
-        if apart and amplitude > qrs_threshold(state, at):
+@kernel("int64(float64[::1], int64, float64[:,::1], int64)")
+def qrs_judge(state: Floats, i: int, out: Floats, found: int) -> int:
+    """Takes queue entry `i` for a beat, or learns noise from it and keeps it. While nothing is learnt, only keeps."""
+    if state[SIGNAL_LOW] > 0.0:
+        apart = state[AT_0 + i] - state[LAST] > 0.5 * state[SEPARATION]
+        if apart and qrs_share(state, i) > 1.0:
             state[HELD] = 0.0
-            return qrs_accept(state, at, amplitude, 0.0, out, found)
-        state[NOISE] += NOISE_GAIN * (min(amplitude, state[SIGNAL]) - state[NOISE])
+            return qrs_accept(state, i, 0.0, out, found)
+        low, high = state[LOW_0 + i], state[HIGH_0 + i]
+        share = min(1.0, state[SIGNAL] / qrs_amplitude(state, low, high))
+        state[NOISE_LOW] += NOISE_GAIN * (share * low - state[NOISE_LOW])
+        state[NOISE_HIGH] += NOISE_GAIN * (share * high - state[NOISE_HIGH])
+        qrs_weigh(state)
     held = int(state[HELD])
-    if held == QUEUE:
-        for i in range(QUEUE - 1):
-            state[AT_0 + i] = state[AT_0 + i + 1]
-            state[AMP_0 + i] = state[AMP_0 + i + 1]
-        held -= 1
-    state[AT_0 + held] = at
-    state[AMP_0 + held] = amplitude
+    for first in (AT_0, LOW_0, HIGH_0, LIKE_0):
+        state[first + held] = state[first + i]
     state[HELD] = held + 1
     return found
 
@@ -202,23 +209,22 @@ def qrs_replay(state: Floats, first: int, out: Floats, found: int) -> int:
     held = int(state[HELD])
     state[HELD] = 0.0
     for i in range(first, held):
-        found = qrs_judge(state, state[AT_0 + i], state[AMP_0 + i], out, found)
+        found = qrs_judge(state, i, out, found)
     return found
 
 
 @kernel("int64(float64[::1], float64[:,::1], int64)")
 def qrs_search_back(state: Floats, out: Floats, found: int) -> int:
-    """Takes the greatest queued candidate after the T wave for a beat, if it passes the lenient threshold."""
+    """Takes the queued candidate after the T wave that stands out most for a beat, if it passes leniently."""
     after = state[LAST] + min(T_MOST_S * state[RATE], T_SHARE * state[RR])
-    best = LENIENT * (state[NOISE] + THRESHOLD * state[SIGNAL])
-    best_i = -1
+    best, best_i = LENIENT, -1
     for i in range(int(state[HELD])):
-        if state[AT_0 + i] > after and state[AMP_0 + i] > best:
-            best, best_i = state[AMP_0 + i], i
+        share = qrs_share(state, i) if state[AT_0 + i] > after else 0.0
+        if share > best:
+            best, best_i = share, i
     if best_i < 0:
         return found
-    found = qrs_accept(state, state[AT_0 + best_i], best, 1.0, out, found)
-    return qrs_replay(state, best_i + 1, out, found)
+    return qrs_replay(state, best_i + 1, out, qrs_accept(state, best_i, 1.0, out, found))
 
 
 @kernel("int64(float64[::1], float64, float64[:,::1], int64)")
@@ -227,17 +233,24 @@ def qrs_learn(state: Floats, now: float, out: Floats, found: int) -> int:
     state[DUE] = now + LEARN_S * state[RATE] / 2.0
     first, second = 0.0, 0.0
     for i in range(int(state[HELD])):
-        amplitude = state[AMP_0 + i]
-        if amplitude > first:
-            first, second = amplitude, first
-        elif amplitude > second:
-            second = amplitude
+        second = max(second, min(first, state[LOW_0 + i]))
+        first = max(first, state[LOW_0 + i])
     if second <= 0.0:
         return found
-    state[SIGNAL] = max(second, ALONE * first, FALL * state[SIGNAL])
-    state[NOISE] = FALL * state[SIGNAL]
-    state[LAST] = -math.inf
-    state[RR] = RR_START_S * state[RATE]
+    least = STRONG * max(second, ALONE * first)
+    beats, low, high, begin, end = 0, 0.0, 0.0, math.inf, 0.0
+    for i in range(int(state[HELD])):
+        if state[LOW_0 + i] >= least:
+            beats, low, high = beats + 1, low + state[LOW_0 + i], high + state[HIGH_0 + i]
+            begin, end = min(begin, state[AT_0 + i]), state[AT_0 + i]
+    rr = RR_START_S * state[RATE]
+    if state[SIGNAL_LOW] == 0.0 and beats > 2:
+        rr = min(rr, max(RR_FIRST_S * state[RATE], (end - begin) / (beats - 1)))
+    share = max(1.0 / beats, FALL * state[SIGNAL_LOW] / low)
+    state[SIGNAL_LOW], state[SIGNAL_HIGH] = share * low, share * high
+    state[NOISE_LOW], state[NOISE_HIGH] = FALL * share * low, FALL * share * high
+    qrs_weigh(state)
+    state[LAST], state[RR], state[CHANGE], state[TAUGHT] = -math.inf, rr, 1.0, 0.0
     return qrs_replay(state, 0, out, found)
 
 
@@ -245,87 +258,142 @@ def qrs_learn(state: Floats, now: float, out: Floats, found: int) -> int:
 def qrs_overdue(state: Floats, now: float, out: Floats, found: int) -> int:
     """What is due at sample `now` when no beat came: search back, and when that finds nothing, learn anew."""
     if state[LAST] > -math.inf:
-        before = found
-        found = qrs_search_back(state, out, found)
-        lost_at = state[LAST] + LOST_S * state[RATE]
+        before, found = found, qrs_search_back(state, out, found)
         if found > before:
             return found
-        if now < lost_at:
-            state[DUE] = lost_at
+        state[DUE] = state[LAST] + LOST_S * state[RATE]
+        if now < state[DUE]:
             return found
     return qrs_learn(state, now, out, found)
 
 
-@kernel("int64(float64[::1], int64, float64, float64[:,::1], int64)")
-def qrs_candidate(state: Floats, energy_at: int, energy: float, out: Floats, found: int) -> int:
-    """A candidate is complete: fill the pause before it, if there was one, then judge it."""
-    at = qrs_locate(state, energy_at)
-    before = -1
+@kernel("int64(float64[::1], float64[:,::1], int64)")
+def qrs_candidate(state: Floats, out: Floats, found: int) -> int:
+    """The open candidate is complete: fill the pause before it, if there was one, judge it, and learn its shape."""
+    at = qrs_locate(state, int(state[TOP_AT]))
+    likeness, before = qrs_likeness(state, int(at + 0.5)), -1
     while state[LAST] > -math.inf and at - state[LAST] > MISSED * state[RR] and found != before:
-        before = found
-        found = qrs_search_back(state, out, found)
-    return qrs_judge(state, at, math.sqrt(energy / state[WINDOW]), out, found)
+        before, found = found, qrs_search_back(state, out, found)
+    held = int(state[HELD])
+    if held == QUEUE - 1:  # the oldest goes
+        held, state[HELD] = held - 1, held - 1
+        for i in range(AT_0, LIKE_0 + held):
+            state[i] = state[i + 1]
+    state[AT_0 + held], state[LIKE_0 + held] = at, likeness
+    state[LOW_0 + held] = math.sqrt(state[TOP_LOW] / state[WINDOW])
+    state[HIGH_0 + held] = math.sqrt(state[TOP_HIGH] / state[WINDOW])
+    before, found = found, qrs_judge(state, held, out, found)
+    if found == before:
+        return found
+    state[TAUGHT] += 1.0
+    gain = state[TRUST] * max(SIGNAL_GAIN, 1.0 / state[TAUGHT])
+    points, power = 2 * int(state[HALF]) + 1, 0.0
+    for k in range(points):
+        state[MEAN_0 + k] += gain * (state[SHAPE_0 + k] - state[MEAN_0 + k])
+        power += state[MEAN_0 + k] * state[MEAN_0 + k]
+    scale = 1.0 / math.sqrt(power) if power > 0.0 else 0.0
+    for k in range(points):
+        state[MEAN_0 + k] *= scale
+    return found
 
 
-@kernel("int64(float64[::1], float64[::1], float64[:,::1])")
-def qrs_process(samples: Floats, state: Floats, out: Floats) -> int:
-    """Goes on by `samples` and returns how many rows of `out` it filled.
-
-    `out` has room for samples.size / SEPARATION + QUEUE + 2 rows: each candidate gives one at most.
-    """
-    b0, b1, b2, a1, a2 = state[B0], state[B1], state[B2], state[A1], state[A2]
-    c0, c1, c2, d1, d2 = state[C0], state[C1], state[C2], state[D1], state[D2]
-    window, separation, floor = int(state[WINDOW]), int(state[SEPARATION]), state[FLOOR]
-    n, base = int(state[COUNT]), state[BASE]
-    x1, x2, u1, u2, y1, y2 = state[X1], state[X2], state[U1], state[U2], state[Y1], state[Y2]
-    total, fresh, slot, before = state[SUM], state[FRESH], int(state[SLOT]), state[BEFORE]
-    top, top_at = state[TOP], int(state[TOP_AT])
-    due = state[DUE]
-    found = 0
-    for sample in samples:
-        if n == 0 and abs(sample) <= SAMPLE_LIMIT:
-            base = sample
-        x = sample - base
-        if not abs(x) <= SAMPLE_LIMIT:  # holds for NaN too
-            x = x1
-        u = (b0 * x + b1 * x1 + b2 * x2 - a2 * u2) - a1 * u1
-        y = (c0 * u + c1 * u1 + c2 * u2 - d2 * y2) - d1 * y1
-        x2, x1, u2, u1, y2, y1 = x1, x, u1, u, y1, y
-        state[U_0 + (n & MASK)] = u
-        # The moving sum begins anew with each round of the ring, so that rounding errors never add up.
-        energy = y * y
-        total += energy - state[ENERGY_0 + slot]
-        state[ENERGY_0 + slot] = energy
-        fresh += energy
-        slot += 1
-        if slot == window:
-            total, fresh, slot = fresh, 0.0, 0
+@kernel("int64(float64[::1], int64, int64, float64[::1])")
+def qrs_filter(samples: Floats, first: int, leads: int, state: Floats) -> int:
+    """Filters up to BLOCK of every `leads`-th sample from `first` on. Returns how many came out after the averaging."""
+    b1, b2, c1, c2, d1, d2 = state[B1], state[B2], state[C1], state[C2], state[D1], state[D2]
+    e1, e2, x1, s1, u1, u2 = state[E1], state[E2], state[X], state[SX], state[U], state[UU]
+    v1, y1, y2, g1, g2, w1 = state[DU], state[Y], state[YY], state[G], state[GG], state[DG]
+    p1, p2, q1, h1, h2 = state[P], state[PP], state[DP], state[H], state[HH]
+    low, high, new_low, new_high = state[LOW], state[HIGH], state[FRESH_LOW], state[FRESH_HIGH]
+    base, latest, begin = state[BASE], state[LATEST], int(state[AHEAD])
+    n, place, window = begin, int(state[PLACE]), int(state[WINDOW])
+    total, waits, factor = state[TOTAL], int(state[WAITS]), int(state[FACTOR])
+    for k in range(first, min(first + BLOCK * leads, samples.size), leads):
+        x = samples[k] - base
+        x = x if abs(x) <= SAMPLE_LIMIT else latest  # so is a NaN
+        latest, total, waits = x, total + x, waits + 1
+        if waits < factor:
+            continue
+        x, total, waits = total / factor, 0.0, 0
+        # Sections without their gains: x + 2/z + 1/z^2 of a low-pass, x - 2/z + 1/z^2 of a high-pass.
+        s = x + x1
+        u = ((s + s1) - b2 * u2) - b1 * u1
+        g = ((s + s1) - d2 * g2) - d1 * g1
+        v, w = u - u1, g - g1
+        y = ((v - v1) - c2 * y2) - c1 * y1
+        p = ((w - w1) - e2 * p2) - e1 * p1
+        q = p - p1
+        h = ((q - q1) - e2 * h2) - e1 * h1
+        x1, s1, v1, w1, q1, u2, u1, y2, y1 = x, s, v, w, q, u1, u, y1, y
+        g2, g1, p2, p1, h2, h1 = g1, g, p1, p, h1, h
+        state[U_0 + (n & MASK)], state[H_0 + (n & MASK)] = u, h
+        # The sums begin anew with each round of their rings, so that rounding errors never add up.
+        low += y * y - state[SUM_LOW_0 + place]
+        high += h * h - state[SUM_HIGH_0 + place]
+        state[SUM_LOW_0 + place], state[SUM_HIGH_0 + place] = y * y, h * h
+        new_low, new_high, place = new_low + y * y, new_high + h * h, place + 1
+        if place == window:
+            low, high, new_low, new_high, place = new_low, new_high, 0.0, 0.0, 0
+        state[BLOCK_LOW_0 + n - begin], state[BLOCK_HIGH_0 + n - begin] = low, high
         n += 1
-        if total > top and total > before:
-            top, top_at = total, n - 1
+    state[U], state[UU], state[Y], state[YY], state[G], state[GG] = u1, u2, y1, y2, g1, g2
+    state[P], state[PP], state[H], state[HH], state[X], state[SX] = p1, p2, h1, h2, x1, s1
+    state[DU], state[DG], state[DP], state[AHEAD], state[LATEST] = v1, w1, q1, n, latest
+    state[LOW], state[HIGH], state[FRESH_LOW], state[FRESH_HIGH] = low, high, new_low, new_high
+    state[PLACE], state[TOTAL], state[WAITS] = place, total, waits
+    return n - begin
+
+
+@kernel("int64(float64[::1], int64, float64[:,::1], int64)")
+def qrs_scan(state: Floats, size: int, out: Floats, found: int) -> int:
+    """Looks for candidates in the energies of a block of `size`, and for what is due."""
+    n, separation, floor = int(state[COUNT]), int(state[SEPARATION]), state[FLOOR]
+    before, top, top_at = state[BEFORE], state[TOP], int(state[TOP_AT])
+    weight, due = state[WEIGH], state[DUE]
+    for k in range(size):
+        low, high = state[BLOCK_LOW_0 + k], state[BLOCK_HIGH_0 + k]
+        energy = low + weight * high
+        n += 1
+        if energy > top and energy > before and low > floor:
+            top, top_at = energy, n - 1
+            state[TOP_LOW], state[TOP_HIGH] = low, high
         elif top_at >= 0 and n - 1 - top_at >= separation:
-            state[COUNT] = n
-            found = qrs_candidate(state, top_at, top, out, found)
-            top, top_at, due = floor, -1, state[DUE]
+            state[COUNT], state[TOP_AT] = n, top_at
+            found = qrs_candidate(state, out, found)
+            top, top_at, due, weight = floor, -1, state[DUE], state[WEIGH]
         if n >= due:
+            state[COUNT] = n
             found = qrs_overdue(state, n, out, found)
-            due = state[DUE]
-        before = total
-    state[COUNT], state[BASE] = n, base
-    state[X1], state[X2], state[U1], state[U2], state[Y1], state[Y2] = x1, x2, u1, u2, y1, y2
-    state[SUM], state[FRESH], state[SLOT], state[BEFORE] = total, fresh, slot, before
-    state[TOP], state[TOP_AT] = top, top_at
+            due, weight = state[DUE], state[WEIGH]
+        before = energy
+    state[COUNT], state[BEFORE], state[TOP], state[TOP_AT] = n, before, top, top_at
     return found
 
 
-@kernel("int64(float64[::1], float64[:,::1])")
-def qrs_flush(state: Floats, out: Floats) -> int:
-    """The samples end here: judges the open candidate, and what still waits. The state is used up afterwards."""
-    found = 0
-    if state[TOP_AT] >= 0.0:
-        found = qrs_candidate(state, int(state[TOP_AT]), state[TOP], out, found)
-    if state[SIGNAL] == 0.0:
-        return qrs_learn(state, state[COUNT], out, found)
-    if state[LAST] > -math.inf and state[COUNT] - state[LAST] > MISSED * state[RR]:
-        found = qrs_search_back(state, out, found)
-    return found
+@kernel("int64(float64[::1], float64[:,::1], float64[:,:,::1])")
+def qrs_process(samples: Floats, states: Floats, out: Floats) -> int:
+    """Goes on by samples, a moment's leads side by side. The first states[:, FOUND] rows of the output are the beats."""
+    leads, total = states.shape[0], 0
+    for lead in range(leads):
+        state, found = states[lead], 0
+        if state[BEGUN] == 0.0 and samples.size > lead:
+            state[BEGUN] = 1.0
+            state[BASE] = samples[lead] if abs(samples[lead]) <= SAMPLE_LIMIT else 0.0
+        for first in range(lead, samples.size, BLOCK * leads):
+            found = qrs_scan(state, qrs_filter(samples, first, leads, state), out[lead], found)
+        state[FOUND], total = found, total + found
+    return total
+
+
+@kernel("void(float64[:,::1], float64[:,:,::1])")
+def qrs_flush(states: Floats, out: Floats) -> None:
+    """The samples end here: judges the open candidate, and what still waits. The states are used up afterwards."""
+    for lead in range(states.shape[0]):
+        state, found = states[lead], 0
+        if state[TOP_AT] >= 0.0:
+            found = qrs_candidate(state, out[lead], found)
+        if state[SIGNAL_LOW] == 0.0:
+            found = qrs_learn(state, state[COUNT], out[lead], found)
+        elif state[LAST] > -math.inf and state[COUNT] - state[LAST] > MISSED * state[RR]:
+            found = qrs_search_back(state, out[lead], found)
+        state[FOUND] = found

@@ -31,7 +31,7 @@ def pieces(x: Floats, rng: np.random.Generator) -> list[Floats]:
 
 
 def ecg_stream() -> None:
-    from gateway.signal.ecg import EcgStream
+    from gateway.signal.ecg import EcgLeads, EcgStream
 
     rng = np.random.default_rng(1)
     for rate_hz in (60.0, 125.0, 360.0, 1000.0):
@@ -46,6 +46,9 @@ def ecg_stream() -> None:
             stream.process(piece)
         stream.flush()
         stream.flush()
+        together = EcgLeads(rate_hz, 2)
+        together.process(np.stack([signal, signal[::-1]], 1))
+        together.flush()
 
 
 def lead_streams() -> None:
@@ -163,6 +166,7 @@ def codec() -> None:
 
 SCENARIOS: dict[str, Callable[[], None]] = {
     "gateway.signal.codec": codec,
+    "gateway.signal.ecg.EcgLeads": ecg_stream,
     "gateway.signal.ecg.EcgStream": ecg_stream,
     "gateway.signal.leads.CleanStream": lead_streams,
     "gateway.signal.leads.QualityStream": lead_streams,
