@@ -137,3 +137,11 @@ def test_flush_ends_the_run_and_memory_is_bounded() -> None:
 def test_refuses_rails_in_the_wrong_order() -> None:
     with pytest.raises(ValueError, match="lower one first"):
         PlethMonitor(125, rails=(1, math.nan))
+
+
+@pytest.mark.parametrize("rail", RAILS)
+def test_the_very_first_sample_may_be_at_a_rail(rail: float) -> None:
+    x = clean(5)
+    x[0] = rail
+    _, rows = watch(x, 125, [])
+    assert [int(flags) & SATURATED for flags in rows[:, 2]] == [SATURATED, 0, 0, 0, 0]
