@@ -342,9 +342,9 @@ def alarm_delay(
     folder.mkdir()
     key = pile_up(folder, int(waveform_gb * 1e9)) if waveform_gb else fill(folder, 3_000, BATCH)
     streams = (folder / "journal" / name for name in ("vitals", "waveform"))
-    size = sum(file.stat().st_size for stream in streams for file in stream.iterdir()) / 1e9
+    size = sum(file.stat().st_size for stream in streams for file in stream.iterdir()) / 1e6
     out.write(
-        f"\nAn alarm during a backlog of {size:.1f} GB over the same link: from its commit to the broker\n"
+        f"\nAn alarm during a backlog of {size:,.0f} MB over the same link: from its commit to the broker\n"
     )
     arrived: dict[int, float] = {}
 
