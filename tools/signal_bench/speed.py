@@ -22,7 +22,7 @@ REPEATS = 5
 """Of the fast ones in a round: a single pass is over in a millisecond."""
 START_S = 3.0
 """The detector's first seconds are judged together: stated apart."""
-FOLLOWED_S = 300
+FOLLOWED_S = 120
 DELAY_S = 0.4
 
 
