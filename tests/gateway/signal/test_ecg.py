@@ -153,18 +153,22 @@ def test_a_small_early_beat_is_no_t_wave() -> None:
     assert not beats.late.any()
 
 
-@pytest.mark.parametrize("rate_hz", [125.0, 360.0])
-def test_electrode_motion_as_strong_as_the_beats(rate_hz: float) -> None:
-    """Slow bumps of all sizes: most of the low band, little of the high one. Clean first, so that beats are known."""
+@pytest.mark.parametrize(
+    ("rate_hz", "width_s", "least_f1"), [(125.0, 0.025, 90), (360.0, 0.03, 94)]
+)
+def test_electrode_motion_as_strong_as_the_beats(
+    rate_hz: float, width_s: float, least_f1: float
+) -> None:
+    """Bumps of all sizes: most of the low band, less of the high one, which counts more then."""
     rng = np.random.default_rng(15)
     truth = rhythm(120, 0.8, rng)
     x = ecg(truth, 120, rate_hz)
     t = np.arange(x.size) / rate_hz
-    for at, size in zip(rng.uniform(30, 119, 300), rng.normal(0, 700, 300), strict=True):
-        x += size * np.exp(-0.5 * ((t - at) / 0.03) ** 2)
+    for at, size in zip(rng.uniform(30, 119, 300), rng.normal(0, 1000, 300), strict=True):
+        x += size * np.exp(-0.5 * ((t - at) / width_s) ** 2)
     found = beats_s(noisy(x, 5, rate_hz, rng), rate_hz)
     result = compare(truth[truth > 30], found[found > 30])
-    assert result.f1 > 90, result
+    assert result.f1 > least_f1, result
 
 
 def test_a_disturbance_does_not_outlast_itself() -> None:
