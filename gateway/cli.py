@@ -107,9 +107,7 @@ def uplink(arguments: argparse.Namespace) -> int:
     memory.postpone("urllib", "request")  # paho wants it for proxies, which nobody configures here
     from gateway.deliver import Deliver  # noqa: PLC0415 - speaks to the network
 
-    deliver = Deliver(config)
-    memory.settle()
-    _serve(deliver.run)
+    _serve(Deliver(config, give_back=memory.settle()).run)
     return OK
 
 

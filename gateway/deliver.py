@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
 from gateway import __version__, status
@@ -43,9 +43,13 @@ class Deliver:
     """From the journal to the broker."""
 
     def __init__(
-        self, config: Config, clock: Clock | None = None, notifier: Notifier | None = None
+        self,
+        config: Config,
+        clock: Clock | None = None,
+        notifier: Notifier | None = None,
+        give_back: Callable[[], None] = lambda: None,
     ) -> None:
-        """Takes the journal's cursor, whose one writer this is; nothing runs yet.
+        """Takes the journal's cursor, whose one writer this is; nothing runs yet. `give_back`: see Uplink.
 
         Raises:
             JournalError: another process delivers this journal, or the state directory cannot be used.
@@ -53,6 +57,7 @@ class Deliver:
         self._config = config
         self._clock = clock or SystemClock()
         self._notifier = notifier or Notifier()
+        self._give_back = give_back
         hub = config.hub
         hub.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         # The same key file as the writer's: it signs what is said, and opens a journal that is not sealed.
@@ -151,6 +156,7 @@ class Deliver:
             commands=None if self._inbox is None else self._inbox.put,
             # Whoever may not read a record need not know what a person wears either.
             devices=None if config.journal.readers is Readers.CLINIC else config.named,
+            give_back=self._give_back,
         )
 
     async def _obey(self, inbox: Inbox, uplink: Uplink) -> None:

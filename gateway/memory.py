@@ -7,6 +7,7 @@ import ctypes
 import gc
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -33,23 +34,35 @@ def postpone(package: str, name: str) -> None:
         setattr(parent, name, sys.modules[full])  # as its import would have done
 
 
-def settle(smaps: Path = Path("/proc/self/smaps")) -> None:
+def settle(smaps: Path = Path("/proc/self/smaps")) -> Callable[[], None]:
     """Called once after the imports, before threads.
 
     One heap serves all threads: a heap for each costs 5 MB, and here they take turns. A large buffer, such as a segment
     that is read, goes back to the kernel when it is done with, and never becomes part of the heap. So does what the start
     left free in the heap. Pages of code and constants that only the start needed go back to the page cache, 9 MB; what is
     needed again is mapped again from there (madvise(2), MADV_DONTNEED on private pages of a file).
+
+    Returns:
+        What gives such pages and free heap back once more, after work that comes seldom: a TLS handshake needs 8 MB of
+        them. For any thread, beside others: it knows the mappings of now, which stay until the process ends, and does not
+        look for new ones, whose addresses could have become another's meanwhile.
     """
     gc.collect()
     libc = ctypes.CDLL(None)
+    libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_ARENA_MAX, 1)
         libc.mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
-        libc.malloc_trim(0)
-    libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    for first, last in untouched(smaps.read_text(encoding="utf-8")):
-        libc.madvise(first, last - first, MADV_DONTNEED)
+    spans = untouched(smaps.read_text(encoding="utf-8"))
+
+    def give_back() -> None:
+        if hasattr(libc, "malloc_trim"):
+            libc.malloc_trim(0)
+        for first, last in spans:
+            libc.madvise(first, last - first, MADV_DONTNEED)
+
+    give_back()
+    return give_back
 
 
 def untouched(smaps: str) -> list[tuple[int, int]]:

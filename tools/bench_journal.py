@@ -26,7 +26,6 @@ import argparse
 import contextlib
 import os
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -37,12 +36,12 @@ from pathlib import Path
 
 from drivers.assigned import Code, Unit
 from drivers.model import Observation, SampleArray
-from gateway import status
 from gateway.journal.entry import Stream
 from gateway.journal.journal import SEGMENT_BYTES, Journal
 from gateway.journal.reader import JournalReader
 from gateway.journal.records import encode_entry
 from gateway.journal.segment import BLOCK_BYTES
+from tools.journal_bench.forwarder import forwarder
 from tools.journal_bench.stores import GIGABYTE, STORES, Store, open_journal, open_reader
 
 SHAPES = ((200, 1), (200, 10), (200, 100), (4096, 10), (4096, 100))
@@ -245,6 +244,7 @@ import resource, sys, time
 from pathlib import Path
 from gateway.journal.entry import Stream
 from tools.bench_journal import resident_kb
+from tools.journal_bench.forwarder import forwarder
 from tools.journal_bench.stores import open_journal
 begin = time.perf_counter()
 journal = open_journal(Path(sys.argv[1]), int(sys.argv[2]))
@@ -302,52 +302,6 @@ def large(directory: Path, wanted: int) -> None:
     shutil.rmtree(room)
 
 
-# --- A process that only reads and forwards -----------------------------------------------------------
-
-FORWARDER = """
-[hub]
-id = "bench"
-state_dir = "state"
-runtime_dir = "run"
-[broker]
-host = "127.0.0.1"
-port = {port}
-"""
-SETTLE_S, POLL_S = 5.0, 0.1
-
-
-def forwarder(directory: Path) -> None:
-    """Prints what `wardlink uplink` takes in memory with a journal before it and a broker that refuses."""
-    state = directory / "state"
-    state.mkdir(mode=0o700)
-    journal = open_journal(state)
-    samples = SampleArray(bytes(500), 2, 8_000_000, Unit.MILLI_VOLT)
-    for n in range(1000):
-        journal.append("device", Observation(Code.ECG_ELEC_POTL, samples, n))
-    journal.close()
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound and not listening
-        config = directory / "uplink.toml"
-        config.write_text(FORWARDER.format(port=taken.getsockname()[1]), encoding="utf-8")
-        command = [sys.executable, "-m", "gateway", "uplink", "--config", str(config)]
-        # As installed: the sources are compiled before, which the first of the two starts does.
-        compiled = {**os.environ, "PYTHONPYCACHEPREFIX": str(directory / "pyc")}
-        compiled.pop("PYTHONDONTWRITEBYTECODE", None)
-        text = ""
-        for _ in range(2):
-            process = subprocess.Popen(command, env=compiled, stderr=subprocess.DEVNULL)  # noqa: S603 - ourselves
-            try:
-                while not (directory / "run" / status.UPLINK).exists() and process.poll() is None:
-                    time.sleep(POLL_S)
-                time.sleep(SETTLE_S)
-                text = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
-            finally:
-                process.terminate()
-                process.wait()
-    resident = int(text.partition("VmRSS:")[2].split()[0]) * 1024 / 1_000_000
-    out.write(f"\nwardlink uplink: {resident:.1f} MB resident (target 35)\n")
-
-
 def main() -> int:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -367,7 +321,7 @@ def main() -> int:
             slow_enqueue(directory, options.slow_us)
         device_bytes(directory, options.seconds)
         large(directory, int(options.gigabytes * GIGABYTE))
-        forwarder(directory)
+        out.writelines(forwarder(directory))
     if missed:
         out.write(f"durable enqueue: expected SQLite to take at least {TARGET:g} times as long\n")
         out.writelines(f"  {line}\n" for line in missed)

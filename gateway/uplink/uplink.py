@@ -59,6 +59,7 @@ class Uplink:
         delivery: Delivery | None = None,
         commands: Callable[[Incoming], None] | None = None,
         devices: tuple[Named, ...] | None = None,
+        give_back: Callable[[], None] = lambda: None,
     ) -> None:
         """With `receipts` the journal is given free on the receiver's word, otherwise on the broker's.
 
@@ -67,10 +68,10 @@ class Uplink:
             delivery: what the messages look like; without it, JSON.
             commands: takes what came on the topic of commands, at once; without it nobody may give any.
             devices: what the retained status names; None for none of its business.
+            give_back: gives memory back; called with each heartbeat, of which a connection's first is at once, or failure.
         """
-        self._receipts, self._commands = receipts, commands
-        self._connect, self._clock = connect, clock
-        self._window_bytes = window_bytes
+        self._receipts, self._commands, self._give_back = receipts, commands, give_back
+        self._connect, self._clock, self._window_bytes = connect, clock, window_bytes
         self._timing = timing or Timing()
         backoff = Backoff(self._timing, rng)
         self._pace = pace or OnePath(self._timing, backoff)
@@ -93,7 +94,6 @@ class Uplink:
         self._notice_flights: dict[int, int] = {}
         """Message id to when it left."""
         self._inbox: deque[Incoming] = deque(maxlen=INBOX)
-        self._heartbeat_ns = 0
         self._rate = Rate(None)
         self._event = asyncio.Event()
         self._draining, self._finished = False, asyncio.Event()
@@ -101,7 +101,7 @@ class Uplink:
         self._state = State.CONNECTING
         self._trouble: UplinkError | None = None
         self._retry_ns: int | None = None
-        self._reconnects = self._refusals = 0
+        self._reconnects = self._refusals = self._heartbeat_ns = 0
 
     # --- For the app ---------------------------------------------------------------------------------
 
@@ -122,6 +122,7 @@ class Uplink:
                     self._reconnects += 1
                     log.warning("uplink: %s", error)
                     self._pace.ended(error, self._clock.boottime_ns())
+                    self._give_back()
                     await self._back_off()
         finally:
             await self._write_cursors()
@@ -192,6 +193,7 @@ class Uplink:
             self._check_answers()
             self._take_messages(wire)
             if self._clock.boottime_ns() >= self._heartbeat_ns:
+                self._give_back()
                 self._pending.append(self._heartbeat(wire))
                 self._heartbeat_ns = self._clock.boottime_ns() + to_ns(self._timing.heartbeat)
             has_room = await self._fill(wire)

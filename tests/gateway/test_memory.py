@@ -56,6 +56,23 @@ def test_a_settled_process_is_smaller_and_works() -> None:
     assert said.split() == ["True", "ac38", "True"]
 
 
+def test_what_seldom_work_mapped_is_given_back_again() -> None:
+    said = python(
+        "import ssl\n"
+        "from gateway.memory import settle\n"
+        "def resident():\n"
+        "    lines = open('/proc/self/status').read().splitlines()\n"
+        "    return int(next(line for line in lines if line.startswith('RssFile')).split()[1])\n"
+        "give_back = settle()\n"
+        "for _ in range(2):\n"
+        "    ssl.create_default_context()\n"
+        "    before = resident()\n"
+        "    give_back()\n"
+        "    print(before - resident() > 1000)\n"
+    )
+    assert said.split() == ["True", "True"]
+
+
 SMAPS = """\
 00400000-00401000 r-xp 00000000 08:02 173521                     /usr/bin/python3.11
 Rss:                   4 kB

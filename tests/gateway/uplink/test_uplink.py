@@ -82,6 +82,7 @@ class Bench:
         self.wires: list[HandWire] = []
         self.limits = limits or Limits()
         self.refuse_connection: UplinkError | None = None
+        self.given_back = 0
         self.uplink = Uplink(
             self.journal,
             self._connect,
@@ -93,7 +94,11 @@ class Bench:
             timing=timing,
             policy=policy,
             devices=(Named("belt", "heart-rate"),),
+            give_back=self._give_back,
         )
+
+    def _give_back(self) -> None:
+        self.given_back += 1
 
     async def _connect(self, listener: Listener, will: Outgoing) -> HandWire:
         assert will.retain
@@ -409,6 +414,25 @@ def test_the_status_says_why_there_is_no_connection() -> None:
         assert (status.reason, status.text) == (Reason.DNS, "no such name")
         assert status.retry_in_s is not None
         assert 0 < status.retry_in_s <= 30
+
+    drive(bench, story)
+
+
+def test_memory_is_given_back_with_a_connection_each_heartbeat_and_each_failure() -> None:
+    bench = Bench(timing=replace(BRISK, heartbeat=0.05))
+
+    async def story() -> None:
+        await bench.wait_published(2)
+        assert bench.given_back == 1
+        bench.wire.answer_all()
+        await bench.wait_published(4)
+        heartbeats = [m for m in bench.wire.published if m.topic.endswith("/heartbeat")]
+        assert bench.given_back == len(heartbeats) > 1
+        before = bench.given_back
+        bench.refuse_connection = UplinkError(Reason.REFUSED, "no")
+        bench.uplink.lost(UplinkError(Reason.LOST, "gone"))
+        await until(lambda: bench.uplink.status().reconnects > 2, "failures")
+        assert bench.given_back >= before + bench.uplink.status().reconnects - 1
 
     drive(bench, story)
 
