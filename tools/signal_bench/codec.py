@@ -3,6 +3,7 @@
 import io
 import time
 from collections.abc import Callable
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 
 from gateway.signal import codec as waveforms
 from tools.signal_bench import data
-from tools.signal_bench.beats import Options
-from tools.signal_bench.detectors import NotInstalledError, peer
+from tools.signal_bench.beats import Options, best_peer
+from tools.signal_bench.detectors import peer
 from tools.signal_bench.progress import progress
 from tools.signal_bench.results import Section, Table, judge
 
@@ -30,6 +31,7 @@ class Method:
     """
 
     name: str
+    package: str
     block_s: float
     encode: Callable[[list[Block], float], list[bytes]]
     decode: Callable[[list[bytes]], list[NDArray[np.int32]]] | None = None
@@ -69,15 +71,6 @@ def zstd(prepare: Callable[[Block], bytes]) -> Callable[[list[Block], float], li
     return encode
 
 
-PEERS = (
-    Method("FLAC", BLOCK_S, flac),
-    Method("FLAC", LIVE_S, flac),
-    Method("zstd-3 on deltas, shuffled", BLOCK_S, zstd(shuffled_deltas)),
-    Method("zstd-3 on deltas, shuffled", LIVE_S, zstd(shuffled_deltas)),
-    Method("zstd-3", LIVE_S, zstd(plain)),
-)
-
-
 def stand_alone(blocks: list[Block], rate_hz: float) -> list[bytes]:
     """Each block is read without any other."""
     del rate_hz
@@ -102,9 +95,14 @@ def read_stream(coded: list[bytes]) -> list[NDArray[np.int32]]:
     return [decoder.decode(data) for data in coded]
 
 
-OURS = (
-    Method("wardlink, stands alone", BLOCK_S, stand_alone, read_alone),
-    Method("wardlink, stream", LIVE_S, stream, read_stream),
+METHODS = (
+    Method("wardlink, stands alone", "wardlink", BLOCK_S, stand_alone, read_alone),
+    Method("wardlink, stream", "wardlink", LIVE_S, stream, read_stream),
+    Method("FLAC", "soundfile", BLOCK_S, flac),
+    Method("FLAC", "soundfile", LIVE_S, flac),
+    Method("zstd-3 on deltas, shuffled", "zstandard", BLOCK_S, zstd(shuffled_deltas)),
+    Method("zstd-3 on deltas, shuffled", "zstandard", LIVE_S, zstd(shuffled_deltas)),
+    Method("zstd-3", "zstandard", LIVE_S, zstd(plain)),
 )
 
 
@@ -114,79 +112,95 @@ def blocks_of(samples: Block, rate_hz: float, seconds: float) -> list[Block]:
     return [samples[at : at + step] for at in range(0, len(samples), step)]
 
 
-def codec(options: Options) -> Section:
-    """All leads of the records together."""
-    section = Section("codec", "Lossless codec")
-    names = options.some(data.mitdb())
-    recordings = [data.load_leads("mitdb", name) for name in names]
-    if not recordings:
-        section.remarks.append(data.absent("ecg/mitdb") + "; 5 min of one lead instead")
-        record = data.packaged_ecg()
-        recordings = [(record.counts.astype(np.int16)[:, None], record.rate_hz)]
-    methods = OURS + PEERS
-    total = sum(samples.size for samples, _ in recordings)
-    rows, figures = [], {}
-    with progress(section.title, len(methods)) as bar:
-        for method in methods:
-            try:
-                cost = measured(method, recordings)
-            except NotInstalledError as fault:
-                section.remarks.append(str(fault))
-                continue
-            figures[method.name, method.block_s] = cost.size / total
-            rows.append(
-                (
-                    method.name,
-                    f"{method.block_s:g} s",
-                    f"{cost.size / total:.4f}",
-                    f"{2 * total / cost.size:.2f}",
-                    f"{2 * total / cost.encode_s / 1e6:.1f}",
-                    f"{2 * total / cost.decode_s / 1e6:.1f}" if cost.decode_s else "-",
-                )
-            )
-            bar.step()
-    leads = sum(samples.shape[1] for samples, _ in recordings)
-    title = f"{len(recordings)} records, {leads} leads, {total / 1e6:.1f} million int16 samples"
-    columns = ("method", "block", "bytes/sample", "ratio", "encode MB/s", "decode MB/s")
-    section.tables.append(Table(title, columns, tuple(rows), NOTE))
-    for seconds, goal, what in (
-        (BLOCK_S, GOAL_BLOCKS, "ECG in 10 s blocks, bytes a sample"),
-        (LIVE_S, GOAL_LIVE, "ECG live, a message each second, bytes a sample"),
-    ):
-        others = {m.name: figures[m.name, seconds] for m in PEERS if (m.name, seconds) in figures}
-        name = min(others, key=lambda key: others[key], default="")
-        got = next((figures[m.name, seconds] for m in OURS if m.block_s == seconds), None)
-        best = f"{others[name]:.4f} {name}" if name else "-"
-        section.goals.append(judge(what, got, goal, least=False, text="{:.4f}", peer=best))
-    return section
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Cost:
-    """Bytes, and seconds of processor time."""
+    """Of one method on one record, or on all: samples, bytes, and seconds of processor time."""
 
+    samples: int = 0
     size: int = 0
     encode_s: float = 0.0
     decode_s: float = 0.0
 
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(*(getattr(self, n) + getattr(other, n) for n in self.__dataclass_fields__))
 
-def measured(method: Method, recordings: list[tuple[Block, float]]) -> Cost:
-    """All recordings.
+
+def recording(name: str) -> tuple[Block, float]:
+    """All leads of a record, and the rate in Hz; without a name what is always there."""
+    if name:
+        return data.load_leads("mitdb", name)
+    record = data.packaged_ecg()
+    return record.counts.astype(np.int16)[:, None], record.rate_hz
+
+
+def measure(number: int, name: str) -> Cost:
+    """One method, by its place among `METHODS`, on one record.
 
     Raises:
         AssertionError: what was decoded is not what was encoded.
     """
-    cost = Cost()
-    for samples, rate_hz in recordings:
-        blocks = blocks_of(samples, rate_hz, method.block_s)
-        begin = time.process_time()
-        coded = method.encode(blocks, rate_hz)
-        cost.encode_s += time.process_time() - begin
-        cost.size += sum(map(len, coded))
-        if method.decode:
-            begin = time.process_time()
-            decoded = method.decode(coded)
-            cost.decode_s += time.process_time() - begin
-            if not all(map(np.array_equal, blocks, decoded)):
-                raise AssertionError(f"{method.name}: got other samples than were encoded")
-    return cost
+    method = METHODS[number]
+    samples, rate_hz = recording(name)
+    blocks = blocks_of(samples, rate_hz, method.block_s)
+    method.encode(blocks[:1], rate_hz)  # the first call imports
+    begin = time.process_time()
+    coded = method.encode(blocks, rate_hz)
+    encoded = time.process_time()
+    decoded = method.decode(coded) if method.decode else blocks
+    decode_s = time.process_time() - encoded if method.decode else 0.0
+    if len(decoded) != len(blocks) or not all(map(np.array_equal, blocks, decoded)):
+        raise AssertionError(f"{method.name}: {name}: got other samples than were encoded")
+    return Cost(samples.size, sum(map(len, coded)), encoded - begin, decode_s)
+
+
+def row(method: Method, cost: Cost) -> tuple[str, ...]:
+    """One method's line."""
+    megabytes = 2 * cost.samples / 1e6
+    return (
+        method.name,
+        f"{method.block_s:g} s",
+        f"{cost.size / cost.samples:.4f}",
+        f"{2 * cost.samples / cost.size:.2f}",
+        f"{megabytes / cost.encode_s:.1f}",
+        f"{megabytes / cost.decode_s:.1f}" if cost.decode_s else "-",
+    )
+
+
+def costs_of(options: Options, names: list[str], title: str) -> dict[int, Cost]:
+    """Every method that is installed, by its place among `METHODS`, on all records."""
+    there = [k for k, m in enumerate(METHODS) if m.package in options.packages]
+    costs = dict.fromkeys(there, Cost())
+    with progress(title, len(there) * len(names)) as bar:
+        futures = {options.pool.submit(measure, k, name): k for k in there for name in names}
+        for future in as_completed(futures):
+            costs[futures[future]] += future.result()
+            bar.step()
+    return costs
+
+
+def codec(options: Options) -> Section:
+    """All leads of the records together."""
+    section = Section("codec", "Lossless codec")
+    names = options.some(data.mitdb())
+    if not names:
+        section.remarks.append(data.absent("ecg/mitdb") + "; 5 min of one lead instead")
+        names = [""]
+    costs = costs_of(options, names, section.title)
+    rows = tuple(row(METHODS[k], cost) for k, cost in costs.items())
+    samples = next(iter(costs.values())).samples
+    title = f"{len(names)} records, all leads, {samples / 1e6:.1f} million int16 samples"
+    columns = ("method", "block", "bytes/sample", "ratio", "encode MB/s", "decode MB/s")
+    section.tables.append(Table(title, columns, rows, NOTE))
+    for seconds, goal, what in (
+        (BLOCK_S, GOAL_BLOCKS, "ECG in 10 s blocks, bytes a sample"),
+        (LIVE_S, GOAL_LIVE, "ECG live, a message each second, bytes a sample"),
+    ):
+        figures = {
+            METHODS[k].name: cost.size / cost.samples
+            for k, cost in costs.items()
+            if METHODS[k].block_s == seconds
+        }
+        (got,) = (figure for name, figure in figures.items() if name.startswith("wardlink"))
+        best = best_peer(figures, "{:.4f}", most=False)
+        section.goals.append(judge(what, got, goal, least=False, text="{:.4f}", peer=best))
+    return section

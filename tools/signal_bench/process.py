@@ -2,20 +2,11 @@
 
 import statistics
 
-from tools.bench_start import Row, processes
+from tools.bench_start import PROCESSES, Row, processes
 from tools.signal_bench.beats import Options
 from tools.signal_bench.results import Goal, Section, Table, judge
 
 GOAL_MB, GOAL_S = 30.0, 0.3
-HEAD = (
-    "process",
-    "kernels",
-    "resident MB",
-    "private MB",
-    "first result s",
-    "processor s",
-    "under PR_SET_MDWE",
-)
 
 
 def process(options: Options) -> Section:
@@ -23,7 +14,7 @@ def process(options: Options) -> Section:
     section = Section("process", "Process with all kernels")
     rows = processes(2 if options.quick else 5)
     section.tables.append(
-        Table("Medians of several starts", HEAD, tuple(row.cells() for row in rows))
+        Table("Medians of several starts", PROCESSES, tuple(row.cells() for row in rows))
     )
     (ahead,) = (row for row in rows if row.name.endswith("ahead of time"))
     (cached,) = (row for row in rows if row.name.endswith("just in time, cached"))
