@@ -244,6 +244,17 @@ def test_every_flipped_bit_of_a_packet_is_an_error_and_spoils_the_run() -> None:
         assert np.array_equal(decoder.decode(packets[3]), samples[50:])
 
 
+def test_after_a_damaged_packet_not_even_the_whole_one_is_taken() -> None:
+    """The model has learnt from what never was."""
+    packets = packets_of(beats(30, 1), [10, 20], 16, 3)
+    decoder = Decoder()
+    decoder.decode(packets[0])
+    with pytest.raises(DamagedError, match="checksum"):
+        decoder.decode(packets[1][:-1] + bytes((packets[1][-1] ^ 1,)))
+    with pytest.raises(LostError, match="expected a key packet"):
+        decoder.decode(packets[1])
+
+
 def test_rows_are_counted_before_anything_is_taken() -> None:
     for channels, rows in ((64, 1 << 17), (1, (1 << 18) + 1), (0, 5), (65, 5), (255, 1), (4, 0)):
         head = bytes((0x10, channels)) + codec._varint(rows) + bytes(20)
