@@ -12,12 +12,31 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from gateway.signal import codec_kernels as kernels
-from gateway.signal import codec_start
+from gateway.signal.codec_errors import (
+    CodecError,
+    DamagedError,
+    LostError,
+    UnknownVersionError,
+    varint,
+    varint_of,
+)
+from gateway.signal.codec_lists import ListedModel, Tally
+from gateway.signal.codec_model import Model, Samples
 
-Samples = NDArray[np.int32]
+__all__ = [
+    "CodecError",
+    "DamagedError",
+    "Decoder",
+    "Encoder",
+    "LostError",
+    "Model",
+    "Samples",
+    "UnknownVersionError",
+    "decode_block",
+    "encode_block",
+]
 
 VERSION: Final = 1
 CHANNELS_MOST: Final = 64
@@ -26,26 +45,10 @@ SAMPLES_MOST: Final = 1 << 18
 KEY_EVERY_MOST: Final = 256
 WIDTHS: Final = (16, 24)
 
-FOLLOWS, PLAIN, WIDE, SAME = 1, 2, 4, 8
-"""The low half of a block's first byte: goes on from the packet before; samples as they are; 24 bits instead of 16; as
-many rows as the packet before. The high half is the version."""
+FOLLOWS, PLAIN, WIDE, SAME, LISTED = 1, 2, 4, 8, 8
+"""The low half of a block's first byte: goes on from the packet before; samples as they are; 24 bits instead of 16; with
+FOLLOWS: as many rows as the packet before; without: this run has lists of values. The high half is the version."""
 CHECKSUM_BYTES: Final = 4
-
-
-class CodecError(ValueError):
-    """These bytes are no block that can be decoded. Says what, got and expected."""
-
-
-class DamagedError(CodecError):
-    """Bytes are missing, superfluous or wrong."""
-
-
-class LostError(CodecError):
-    """The packet goes on from one that was not decoded. Decoding resumes at the next key packet."""
-
-
-class UnknownVersionError(CodecError):
-    """The block is of a format that this program does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,66 +59,6 @@ class Header:
     second: int
     rows: int
     size_bytes: int
-
-
-class Model:
-    """What encoder and decoder know of a run: 0.2 MB for the tables and 3.6 kB a channel. It never grows."""
-
-    def __init__(self, channels: int, width: int, start: codec_start.Start | None = None) -> None:
-        self.channels = channels
-        self.width = width
-        start = start or codec_start.trained()
-        self._slots = start.slots.copy()
-        self._net = np.concatenate((codec_start.tables(), start.mixers.reshape(-1)))
-        kinds = [0] if channels == 1 else [1] + [2] * (channels - 1)
-        rows = [*kinds, *range(kernels.KINDS)]  # the channels', and after them the starts
-        self._fit = np.zeros((len(rows), kernels.FIT, kernels.TAPS))
-        self._fit[:, : kernels.TAPS] = start.spread[rows]
-        self._fit[:, kernels.WEIGHT] = start.weights[rows]
-        self._stats = np.zeros((channels, kernels.STATS))
-        self._stats[:, : kernels.V_SLOW + 1] = kernels.VARIANCE_START
-        self._at = np.zeros(kernels.PLACES, np.int64)
-        self._tail = np.zeros((kernels.HISTORY, channels), np.int32)
-
-    @property
-    def state_bytes(self) -> int:
-        """What is remembered from one packet to the next."""
-        arrays = (self._slots, self._net, self._fit, self._stats, self._at, self._tail)
-        return sum(array.nbytes for array in arrays)
-
-    def encode(self, samples: Samples, limit_bytes: int) -> bytes | None:
-        """Returns the payload, or None where it would take more than the limit. Learns from the samples in any case."""
-        out = np.empty(limit_bytes, np.uint8)
-        size = self._run(samples, out, decode=0)
-        low, high = int(self._at[kernels.LOW]), int(self._at[kernels.HIGH])
-        # The fewest bytes that lie in the interval when zeros follow them.
-        more = next(n for n in range(5) if high >> (32 - 8 * n) << (32 - 8 * n) >= low)
-        tail = high.to_bytes(4, "big")[:more]
-        return out[:size].tobytes() + tail if size + len(tail) <= limit_bytes else None
-
-    def decode(self, payload: bytes, rows: int) -> Samples:
-        """Returns the samples of a payload; of any other bytes, any samples."""
-        data = np.frombuffer(bytearray(payload), np.uint8)
-        samples = np.zeros((rows, self.channels), np.int32)
-        self._run(samples, data, decode=1)
-        return samples
-
-    def _run(self, samples: Samples, data: NDArray[np.uint8], decode: int) -> int:
-        buffer = np.concatenate((self._tail, samples))
-        end = kernels.codec_run(
-            decode,
-            self.width,
-            buffer,
-            self._fit,
-            self._stats,
-            self._at,
-            self._slots,
-            self._net,
-            data,
-        )
-        samples[:] = buffer[kernels.HISTORY :]
-        self._tail = buffer[-kernels.HISTORY :].copy()
-        return end
 
 
 def encode_block(samples: ArrayLike, width: int = 16) -> bytes:
@@ -129,7 +72,14 @@ def encode_block(samples: ArrayLike, width: int = 16) -> bytes:
         ValueError: a sample does not fit the width, or there are too many samples or channels.
     """
     rows = _checked(samples, width)
-    return _encode(Model(rows.shape[1], width), rows, rows.shape[1], _flags(width), 0)[0]
+    channels = rows.shape[1]
+    tally = Tally(channels)
+    tally.add(rows)
+    models: list[Model | ListedModel] = [Model(channels, width)]
+    if tally.worth():
+        models.append(ListedModel(channels, width))
+    packets = [_packet(model, rows, 0, _flags(model), 0)[0] for model in models]
+    return min(filter(None, packets), key=len)
 
 
 def decode_block(data: bytes) -> Samples:
@@ -164,7 +114,8 @@ class Encoder:
         self._channels = channels
         self._width = width
         self._key_every = key_every
-        self._model = Model(channels, width)
+        self._model: Model | ListedModel = Model(channels, width)
+        self._tally = Tally(channels)
         self._next = 0
         self._rows = 0
         self._checksum = 0
@@ -178,17 +129,28 @@ class Encoder:
         rows = _checked(samples, self._width)
         if rows.shape[1] != self._channels:
             raise ValueError(f"channels: got {rows.shape[1]}, expected {self._channels}")
-        number, flags = self._next, _flags(self._width)
-        if number == 0:
-            self._model = Model(self._channels, self._width)
-            self._checksum = 0
-            second = self._channels
-        else:
-            flags |= FOLLOWS | (SAME if len(rows) == self._rows else 0)
-            second = number
-        data, self._checksum = _encode(self._model, rows, second, flags, self._checksum)
+        self._tally.add(rows)
+        number, data = self._next, b""
+        if number != 0:
+            data = self._try(rows, number, SAME if len(rows) == self._rows else 0)
+        if not data:
+            # Of the run that ends here, and of this packet, is known what values there are.
+            number, worth = 0, self._tally.worth() and self._next == 0
+            self._tally = Tally(self._channels)
+            self._tally.add(rows)
+            for kind in (ListedModel, Model) if worth else (Model,):
+                self._model = kind(self._channels, self._width)
+                self._checksum = 0
+                if data := self._try(rows, 0, 0):
+                    break
         self._rows = len(rows)
         self._next = (number + 1) % self._key_every
+        return data
+
+    def _try(self, rows: Samples, number: int, same: int) -> bytes:
+        """The packet, or nothing where its lists do not suit these samples."""
+        flags = _flags(self._model) & ~LISTED | FOLLOWS | same if number else _flags(self._model)
+        data, self._checksum = _packet(self._model, rows, number, flags, self._checksum)
         return data
 
 
@@ -200,7 +162,7 @@ class Decoder:
     """
 
     def __init__(self) -> None:
-        self._model: Model | None = None
+        self._model: Model | ListedModel | None = None
         self._next = 0
         self._rows = 0
         self._checksum = 0
@@ -220,7 +182,7 @@ class Decoder:
                     f"packet: got number {header.second} of a run, expected {self._next}"
                 )
             model, checksum, number = self._model, self._checksum, self._next
-            if header.flags & WIDE != _flags(model.width):
+            if header.flags & WIDE != _flags(model) & WIDE:
                 raise DamagedError(
                     f"packet: got flags {header.flags:#x}, expected {model.width} bits"
                 )
@@ -231,8 +193,10 @@ class Decoder:
         return samples
 
 
-def _flags(width: int) -> int:
-    return WIDE if width == 24 else 0
+def _flags(model: Model | ListedModel) -> int:
+    """What a key packet of this model says."""
+    wide = WIDE if model.width == 24 else 0
+    return wide | LISTED if isinstance(model, ListedModel) else wide
 
 
 def _checked(samples: ArrayLike, width: int) -> Samples:
@@ -260,28 +224,35 @@ def _checked(samples: ArrayLike, width: int) -> Samples:
     return np.ascontiguousarray(array, np.int32)
 
 
-def _encode(
-    model: Model, rows: Samples, second: int, flags: int, checksum: int
+def _packet(
+    model: Model | ListedModel, rows: Samples, number: int, flags: int, checksum: int
 ) -> tuple[bytes, int]:
+    """A packet and its checksum; empty where it would be no smaller than plain, and lists forbid that it be plain."""
     plain = _plain(rows, model.width)
     payload = model.encode(rows, len(plain) - 1)
     if payload is None:
+        if isinstance(model, ListedModel):
+            return b"", 0
         payload = plain
         flags |= PLAIN
-    count = b"" if flags & SAME else _varint(len(rows))
-    head = bytes((VERSION << 4 | flags, second)) + count
+    count = b"" if flags & FOLLOWS and flags & SAME else varint(len(rows))
+    head = bytes((VERSION << 4 | flags, number or model.channels)) + count
     checksum = _chained(checksum, head, payload, rows)
     return head + checksum.to_bytes(CHECKSUM_BYTES, "little") + payload, checksum
 
 
-def _decode(model: Model, data: bytes, header: Header, checksum: int) -> tuple[Samples, int]:
+def _decode(
+    model: Model | ListedModel, data: bytes, header: Header, checksum: int
+) -> tuple[Samples, int]:
     start = header.size_bytes + CHECKSUM_BYTES
     payload = data[start:]
-    if header.flags & PLAIN:
+    if not header.flags & PLAIN:
+        samples = model.decode(payload, header.rows)
+    elif isinstance(model, ListedModel):
+        raise DamagedError(f"block: got flags {header.flags:#x}, expected places in lists")
+    else:
         samples = _unplain(payload, header.rows, model)
         model.encode(samples, 0)
-    else:
-        samples = model.decode(payload, header.rows)
     got = _chained(checksum, data[: header.size_bytes], payload, samples)
     expected = int.from_bytes(data[header.size_bytes : start], "little")
     if got != expected:
@@ -310,42 +281,22 @@ def _unplain(payload: bytes, rows: int, model: Model) -> Samples:
     return (high.view("<i4").astype(np.int32) >> (32 - model.width)).reshape(rows, model.channels)
 
 
-def _varint(value: int) -> bytes:
-    """LEB128: seven bits a byte, the lowest first, the highest bit set where another byte follows."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
 def _header(data: bytes, rows_before: int = 0) -> Header:
     if len(data) < 2 + CHECKSUM_BYTES:
         raise DamagedError(f"block: got {len(data)} bytes, expected at least {2 + CHECKSUM_BYTES}")
     version, flags = data[0] >> 4, data[0] & 0x0F
     if version != VERSION:
         raise UnknownVersionError(f"block: got version {version}, expected {VERSION}")
-    if flags & SAME:
-        if not flags & FOLLOWS:
-            raise DamagedError(f"block: got flags {flags:#x}, expected a number of rows")
-        return Header(flags, data[1], rows_before, 2)
-    rows, at = 0, 2
-    while True:
-        if at == len(data) or at == 5:
-            raise DamagedError(f"block: got {at - 2} bytes of a number of rows, expected its end")
-        rows |= (data[at] & 0x7F) << 7 * (at - 2)
-        at += 1
-        if data[at - 1] < 0x80:
-            break
+    rows, at = (rows_before, 2) if flags & FOLLOWS and flags & SAME else varint_of(data, 2)
     if at + CHECKSUM_BYTES > len(data):
         raise DamagedError(f"block: got {len(data)} bytes, expected at least {at + CHECKSUM_BYTES}")
     return Header(flags, data[1], rows, at)
 
 
-def _key_model(header: Header) -> Model:
+def _key_model(header: Header) -> Model | ListedModel:
     _bounded(header.rows, header.second)
-    return Model(header.second, 24 if header.flags & WIDE else 16)
+    kind = ListedModel if header.flags & LISTED else Model
+    return kind(header.second, 24 if header.flags & WIDE else 16)
 
 
 def _bounded(rows: int, channels: int) -> None:

@@ -4,6 +4,7 @@ Numbers of Python alone: its integers are exact, its floats are IEEE doubles. Sh
 and the trained start.
 """
 
+import itertools
 import math
 import zlib
 from collections.abc import Callable
@@ -283,6 +284,61 @@ class Model:
         return got
 
 
+class Lists:
+    """The values of each channel, sorted, and a model that sees their places."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        self.model = Model(channels, 16)
+        self.width = width
+        self.values: Rows = [[] for _ in range(channels)]
+
+    def take(self, fresh: Rows) -> None:
+        """The lists grow, and what the model remembers gets its new places."""
+        old = self.values
+        self.values = [sorted({*a, *b}) for a, b in zip(old, fresh, strict=True)]
+        self.model.past = [
+            [self.values[c].index(old[c][place]) for c, place in enumerate(row)]
+            for row in self.model.past
+        ]
+
+    def payload(self, rows: Rows) -> bytes:
+        columns = list(zip(*rows, strict=True))
+        fresh = [sorted({*a} - {*b}) for a, b in zip(columns, self.values, strict=True)]
+        part = b""
+        if any(fresh):
+            steps = [[b - a] for values in fresh for a, b in itertools.pairwise([0, *values])]
+            coder = RangeEncoder()
+            Model(1, self.width + 2).run(steps, len(steps), coder.bit)
+            part = b"".join(leb128(len(values)) for values in fresh) + coder.finish()
+        self.take(fresh)
+        coder = RangeEncoder()
+        places = [[self.values[c].index(value) for c, value in enumerate(row)] for row in rows]
+        self.model.run(places, len(places), coder.bit)
+        return leb128(len(part)) + part + coder.finish()
+
+
+def leb128(value: int) -> bytes:
+    out = b""
+    while True:
+        out += bytes((value % 128 + 128 * (value > 127),))
+        value //= 128
+        if not value:
+            return out
+
+
+def encode_listed(
+    lists: Lists, rows: Rows, number: int, before: int, *, same: bool = False
+) -> tuple[bytes, int]:
+    """A packet of a run with lists, and its checksum; number 0 is the key packet."""
+    body = lists.payload(rows)
+    flags = bool(number) | (lists.width == 24) << 2 | (not number or same) << 3
+    head = bytes((16 + flags, number or len(lists.values)))
+    head += b"" if number and same else leb128(len(rows))
+    samples = b"".join(value.to_bytes(4, "little", signed=True) for row in rows for value in row)
+    checksum = zlib.crc32(head + body + samples, before)
+    return head + checksum.to_bytes(4, "little") + body, checksum
+
+
 def encode(
     model: Model, rows: Rows, second: int, before: int, *, same: bool = False
 ) -> tuple[bytes, int]:
@@ -298,12 +354,7 @@ def encode(
     is_plain = len(payload) >= len(plain)
     flags = follows | is_plain << 1 | (width == 24) << 2 | (same and follows) << 3
     head = bytes((16 + flags, second))
-    count = len(rows)
-    while not flags & 8:
-        head += bytes((count % 128 + 128 * (count > 127),))
-        count //= 128
-        if not count:
-            break
+    head += b"" if flags & 8 else leb128(len(rows))
     body = plain if is_plain else payload
     samples = b"".join(value.to_bytes(4, "little", signed=True) for row in rows for value in row)
     checksum = zlib.crc32(head + body + samples, before)

@@ -58,3 +58,8 @@ def limb_leads(rows: int) -> Samples:
     derived = [second - first, -(first + second) // 2, first - second // 2, second - first // 2]
     others = beats(rows, 6, 9).T
     return np.stack([first, second, *derived, *others], 1).astype(np.int32)
+
+
+def scaled(rows: int, channels: int, seed: int, step: int = 37) -> Samples:
+    """Few values of many: made larger after it was digitised, with an offset."""
+    return (beats(rows, channels, seed) * step - 11).astype(np.int32)

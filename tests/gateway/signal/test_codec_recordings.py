@@ -51,11 +51,12 @@ def test_an_ecg_of_two_leads_takes_about_a_quarter(record: str, most: float) -> 
 @pytest.mark.skipif(
     not CPSC.is_dir(), reason="no CPSC 2021 records: point WARDLINK_DATA to ecg/cpsc2021"
 )
-def test_an_ecg_of_another_rate_and_scale() -> None:
+def test_an_ecg_of_another_rate_that_was_scaled() -> None:
+    """16 bits of which most say nothing: without the lists of values it is 1.47 bytes."""
     samples = np.fromfile(CPSC / "data_84_2.dat", "<i2").reshape(-1, 2)[:24_000].astype(np.int32)
     blocks, packets = both_ways(samples, 200)
-    assert blocks < 1.48
-    assert packets < 1.48
+    assert blocks < 0.63
+    assert packets < 0.6
 
 
 @pytest.mark.skipif(not PPG.is_dir(), reason="no pulse waves: point WARDLINK_DATA to ppg")
@@ -63,8 +64,8 @@ def test_a_pulse_wave_and_an_ecg_beside_it() -> None:
     with np.load(PPG / "bidmc_01.npz") as file:
         pleth = file["pleth"].astype(np.int32)[:30_000, None]
         pair = np.stack((file["pleth"], file["ecg_ii"]), 1).astype(np.int32)[:30_000]
-    assert both_ways(pleth, 125)[0] < 0.57
-    assert both_ways(pair, 125)[0] < 0.87
+    assert both_ways(pleth, 125)[0] < 0.41
+    assert both_ways(pair, 125)[0] < 0.53
 
 
 def test_five_minutes_that_are_always_there() -> None:

@@ -152,6 +152,7 @@ def codec() -> None:
     for width, samples in (
         (16, signals.beats(720, 1)),
         (16, signals.limb_leads(150)),
+        (16, signals.scaled(600, 2, 1)),
         (16, signals.noise(100, 2, 1)),
         (24, signals.edges(500, 3, 1, 24)),
     ):
