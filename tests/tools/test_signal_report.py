@@ -79,6 +79,10 @@ def test_a_constant_lag_is_taken_out_and_waves_past_the_end_do_not_count() -> No
     score = compared(reference, found[:-1], 0.41).score
     assert (score.fp, score.fn) == (0, 0)
     assert score.tp >= 68
+    before = np.append(
+        [beats[0] - 0.3], found[:-1]
+    )  # of a beat that the ECG's first seconds do not show
+    assert compared(reference, before, 0.41).score == score
     believed = np.ones(len(reference.agreed), np.bool_)
     believed[20:30] = False
     inside = int(((beats >= 20) & (beats < 30)).sum())
@@ -142,6 +146,8 @@ def test_a_strip_shows_what_is_right_and_what_is_wrong_at_its_place() -> None:
     (extra,) = drawn(picture, "found bad")
     assert str(extra.get("d")).startswith(f"M{plane.x(5.0) - 5}")
     assert {one.get("x1") for one in drawn(picture, "wrong")} == {str(plane.x(4)), str(plane.x(5))}
+    assert plane.x(2.0) < plane.x(5.9)
+    assert plane.y(1.0) < plane.y(-1.0), "up is up: y grows downwards"
     assert len(drawn(picture, "excluded")) == 1
     assert len(drawn(picture, "quality")) == len(drawn(picture, "quality low")) == 1
     assert [one.text for one in drawn(picture, "status")] == ["motion"]
