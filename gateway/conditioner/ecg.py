@@ -12,6 +12,7 @@ from drivers.assigned import Code, Unit
 from drivers.model import Observation, Quality, Quantity, Record, Special, Validity
 from gateway.conditioner.breaths import Breathing
 from gateway.conditioner.grade import derived, grade, is_bad, quality
+from gateway.conditioner.shapes import Shapes
 from gateway.conditioner.status import LEADS, StatusLine
 from gateway.conditioner.stretch import Samples, Stretch
 from gateway.signal.ecg import RATE_LEAST_HZ, RATE_MOST_HZ, EcgStream
@@ -26,6 +27,7 @@ HEIGHT_S = 0.06
 """The height of a beat is from the least to the greatest sample so near to its R peak."""
 SECONDS_KEPT = 16
 """Grades that are kept for beats that are found late."""
+UNLIKE = "beats_unlike"
 NO_BEATS = Quality(Validity.INVALID, reason="no_beats")
 
 
@@ -46,6 +48,7 @@ class EcgRun:
         self._judge = QualityStream(stretch.rate_hz, 1, limits)
         self._status = StatusLine(code)
         self._breathing = Breathing(stretch, Code.RESP_RATE, AMPLITUDE)
+        self._shapes = Shapes(stretch.rate_hz)
         self._history: Samples = np.empty(0, np.int32)
         self._waiting: list[float] = []
         self._taken = self._judged = 0
@@ -111,6 +114,7 @@ class EcgRun:
             self._last_beat = None
             return
         beat_ns = self._beat_ns = self._stretch.time_ns(index)
+        self._shapes.beat(self._history, self._in_history(index))
         if self._last_beat is not None:
             # By the device's own sample count: the hub's time line moves with the delays on the wire.
             ends = np.array([index])
@@ -123,9 +127,12 @@ class EcgRun:
             )
         self._last_beat = index
 
+    def _in_history(self, index: float) -> int:
+        return round(index) - (self._taken - len(self._history))
+
     def _height(self, index: float) -> float:
         """NaN where the beat lies too far back."""
-        at = round(index) - (self._taken - len(self._history))
+        at = self._in_history(index)
         reach = round(HEIGHT_S * self._stretch.rate_hz)
         around = self._history[max(0, at - reach) : max(0, at + reach + 1)]
         return float(around.max()) - float(around.min()) if len(around) else math.nan
@@ -142,7 +149,10 @@ class EcgRun:
         # As good as the worst of what it was made of.
         worst = min(known) if len(known) == len(grades) else None
         rate = Quantity(Decimal(round(bpm)), Unit.BEAT_PER_MIN)
-        yield derived(Code.ECG_HEART_RATE, rate, beat_ns, quality(worst))
+        how_well = quality(worst)
+        if how_well.validity is Validity.VALID and not self._shapes.trusted:
+            how_well = Quality(Validity.QUESTIONABLE, sqi=how_well.sqi, reason=UNLIKE)
+        yield derived(Code.ECG_HEART_RATE, rate, beat_ns, how_well)
 
     def _doubt(self, found: float, now_ns: int) -> Iterator[Observation]:
         """That the rate is not known any more is said once, when it begins."""
@@ -151,6 +161,7 @@ class EcgRun:
             return
         # Nothing from before goes into a rate after it.
         self._intervals.clear()
+        self._shapes.forget()
         if not self._known:
             return
         self._known = False

@@ -144,6 +144,49 @@ def test_an_index_of_the_device_stays() -> None:
     assert {w.quality.sqi for w in of(Code.ECG_ELEC_POTL, run(records))} == {0.123}
 
 
+def jumping(x: Floats, kind: str, size: float, rng: np.random.Generator) -> Floats:
+    """With two jumps of an electrode a second, of random size, from second 40 to 70."""
+    t, jumps = np.arange(x.size) / RATE_HZ, np.zeros(x.size)
+    for at in rng.uniform(40, 70, 60):
+        since, height = t - at, rng.choice([-1, 1]) * size * rng.uniform(0.3, 2)
+        if kind == "step":
+            jumps += np.where(since > 0, height * np.exp(-np.maximum(since, 0) / 0.5), 0.0)
+        else:
+            jumps += height * np.exp(-0.5 * (since / rng.uniform(0.01, 0.06)) ** 2)
+    return x + jumps
+
+
+def test_jumps_between_quiet_stretches_hardly_make_a_confident_rate() -> None:
+    """Between jumps it is quiet, so the index is good: the beats give them away, for they resemble none before."""
+    wrong, doubted = 0, 0
+    for kind in ("step", "spike"):
+        for size in (1500, 5000, 20_000):
+            for seed in (1, 2):
+                patient, rng = Patient(Plan(seed=seed), RATE_HZ), np.random.default_rng(seed)
+                out = run(blocks(jumping(heart(80, seed), kind, size, rng)))
+                for record in rates(out):
+                    value = number(record)
+                    truth = patient.vitals(second(record) + 0.1).heart_rate
+                    if value is None or truth is None or not 42 < second(record) < 70:
+                        continue
+                    if abs(value - truth) > 5:
+                        confident = record.quality.validity is Validity.VALID
+                        wrong, doubted = wrong + confident, doubted + (not confident)
+    assert doubted > 100
+    assert wrong < 0.2 * (wrong + doubted), f"{wrong} beside {doubted}"
+
+
+def test_two_shapes_by_turns_are_beats() -> None:
+    """Bigeminy: every other beat is ectopic."""
+    beats = np.arange(0.5, 59, 0.8)
+    wide = frozenset(range(1, beats.size, 2))
+    rng = np.random.default_rng(6)
+    x = ecg(beats, 60, RATE_HZ, wide) + rng.normal(0, 5, 60 * RATE_HZ)
+    found = [r for r in rates(run(blocks(x))) if second(r) > 12]
+    assert len(found) > 40
+    assert {r.quality.validity for r in found} == {Validity.VALID}
+
+
 def test_a_flat_line_ends_the_rate_and_is_an_event() -> None:
     x = heart()
     x[40 * RATE_HZ : 60 * RATE_HZ] = x[40 * RATE_HZ]
