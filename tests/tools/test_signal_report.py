@@ -25,7 +25,15 @@ from tools.signal_bench.pulse import (
 )
 from tools.signal_bench.records import wfdb
 from tools.signal_bench.report import page
-from tools.signal_bench.results import Section, Strip, Table, goals_text, judge, section_text
+from tools.signal_bench.results import (
+    Peer,
+    Section,
+    Strip,
+    Table,
+    goals_text,
+    judge,
+    section_text,
+)
 
 wfdb()  # its first import warns, whatever the marks say
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -44,9 +52,21 @@ def test_a_goal_is_judged_by_what_was_measured_not_by_what_is_printed() -> None:
 def test_a_missed_goal_is_said_plainly() -> None:
     section = Section("a", "A", [judge("speed", 3.0, 2.0, least=False), judge("F1", None, 9.0)])
     text = goals_text([section]).splitlines()
-    assert text[1].split() == ["speed", "<=", "2", "3.000", "MISSED", "-"]
+    assert text[1].split() == ["speed", "<=", "2", "3.000", "MISSED", "-", "-"]
     assert "not measured" in text[2]
-    assert text[-1] == "2 goals: 1 missed, 1 not measured"
+    assert text[-1] == "2 goals: 1 missed, 1 not measured; at 0 a peer is better"
+
+
+def test_a_goal_may_hold_while_a_peer_is_better() -> None:
+    """Equal is not ahead."""
+    better, equal = Peer("99.95 x", 99.95), Peer("99.9 x", 99.9)
+    assert [judge("F1", 99.9, 99.8, peer=p).ahead for p in (better, equal)] == [False, False]
+    assert judge("F1", 99.9, 99.8, peer=Peer("99.7 x", 99.7)).ahead is True
+    assert judge("ns", 9.0, 12.0, least=False, peer=Peer("28 x", 28.0)).ahead is True
+    assert judge("F1", 99.9, 99.8, peer="the whole record").ahead is None
+    text = goals_text([Section("a", "A", [judge("F1", 99.9, 99.8, peer=better)])]).splitlines()
+    assert text[1].split()[-4:] == ["yes", "99.95", "x", "NO"]
+    assert text[-1].endswith("at 1 a peer is better")
 
 
 def test_tables_are_aligned() -> None:

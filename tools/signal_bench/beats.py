@@ -10,7 +10,7 @@ from tools.signal_bench.detectors import OURS
 from tools.signal_bench.jobs import Job, Outcome, run_all
 from tools.signal_bench.noise import noisy_spans
 from tools.signal_bench.progress import progress
-from tools.signal_bench.results import Section, Table, judge
+from tools.signal_bench.results import Peer, Section, Table, judge
 from tools.signal_bench.strips import worst_strips
 
 LEARNING_S = 300.0
@@ -71,13 +71,13 @@ def row(name: str, results: dict[str, Score], outcomes: Sequence[Outcome]) -> tu
 COLUMNS = ("detector", "Se %", "+P %", "F1 %", "average F1 %", "FP", "FN", "worst", "ns/sample")
 
 
-def best_peer(figures: dict[str, float], text: str = "{:.3f}", *, most: bool = True) -> str:
-    """Name and figure of the best of the others: the one with the most, or with the least."""
+def best_peer(figures: dict[str, float], text: str = "{:.3f}", *, most: bool = True) -> Peer | str:
+    """The best of the others: the one with the most, or with the least."""
     others = {name: value for name, value in figures.items() if not name.startswith(OURS)}
     if not others:
         return "-"
     name = (max if most else min)(others, key=lambda key: others[key])
-    return f"{text.format(others[name])} {name}"
+    return Peer(f"{text.format(others[name])} {name}", others[name])
 
 
 def clean(

@@ -125,22 +125,22 @@ class Cost:
         return Cost(*(getattr(self, n) + getattr(other, n) for n in self.__dataclass_fields__))
 
 
-def recording(name: str) -> tuple[Block, float]:
+def recording(database: str, name: str) -> tuple[Block, float]:
     """All leads of a record, and the rate in Hz; without a name what is always there."""
     if name:
-        return data.load_leads("mitdb", name)
+        return data.load_leads(database, name)
     record = data.packaged_ecg()
     return record.counts.astype(np.int16)[:, None], record.rate_hz
 
 
-def measure(number: int, name: str) -> Cost:
+def measure(number: int, database: str, name: str) -> Cost:
     """One method, by its place among `METHODS`, on one record.
 
     Raises:
         AssertionError: what was decoded is not what was encoded.
     """
     method = METHODS[number]
-    samples, rate_hz = recording(name)
+    samples, rate_hz = recording(database, name)
     blocks = blocks_of(samples, rate_hz, method.block_s)
     method.encode(blocks[:1], rate_hz)  # the first call imports
     begin = time.process_time()
@@ -166,31 +166,42 @@ def row(method: Method, cost: Cost) -> tuple[str, ...]:
     )
 
 
-def costs_of(options: Options, names: list[str], title: str) -> dict[int, Cost]:
+def costs_of(options: Options, database: str, names: list[str], title: str) -> dict[int, Cost]:
     """Every method that is installed, by its place among `METHODS`, on all records."""
     there = [k for k, m in enumerate(METHODS) if m.package in options.packages]
     costs = dict.fromkeys(there, Cost())
     with progress(title, len(there) * len(names)) as bar:
-        futures = {options.pool.submit(measure, k, name): k for k in there for name in names}
+        futures = {
+            options.pool.submit(measure, k, database, name): k for k in there for name in names
+        }
         for future in as_completed(futures):
             costs[futures[future]] += future.result()
             bar.step()
     return costs
 
 
+def table(costs: dict[int, Cost], what: str) -> Table:
+    """All methods on some records."""
+    samples = next(iter(costs.values())).samples
+    title = f"{what}, all leads, {samples / 1e6:.1f} million int16 samples"
+    columns = ("method", "block", "bytes/sample", "ratio", "encode MB/s", "decode MB/s")
+    rows = tuple(row(METHODS[k], cost) for k, cost in costs.items())
+    return Table(title, columns, rows, NOTE)
+
+
 def codec(options: Options) -> Section:
     """All leads of the records together."""
     section = Section("codec", "Lossless codec")
     names = options.some(data.mitdb())
+    what = f"{len(names)} MIT-BIH records, on which the start was trained"
     if not names:
         section.remarks.append(data.absent("ecg/mitdb") + "; 5 min of one lead instead")
-        names = [""]
-    costs = costs_of(options, names, section.title)
-    rows = tuple(row(METHODS[k], cost) for k, cost in costs.items())
-    samples = next(iter(costs.values())).samples
-    title = f"{len(names)} records, all leads, {samples / 1e6:.1f} million int16 samples"
-    columns = ("method", "block", "bytes/sample", "ratio", "encode MB/s", "decode MB/s")
-    section.tables.append(Table(title, columns, rows, NOTE))
+        names, what = [""], "Five minutes"
+    costs = costs_of(options, "mitdb", names, section.title)
+    section.tables.append(table(costs, what))
+    if others := options.some(data.cpsc2021()):
+        what = f"{len(others)} CPSC 2021 records, which no part of it has seen"
+        section.tables.append(table(costs_of(options, "cpsc2021", others, what), what))
     for seconds, goal, what in (
         (BLOCK_S, GOAL_BLOCKS, "ECG in 10 s blocks, bytes a sample"),
         (LIVE_S, GOAL_LIVE, "ECG live, a message each second, bytes a sample"),

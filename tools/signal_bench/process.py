@@ -4,7 +4,7 @@ import statistics
 
 from tools.bench_start import PROCESSES, Row, processes
 from tools.signal_bench.beats import Options
-from tools.signal_bench.results import Goal, Section, Table, judge
+from tools.signal_bench.results import Goal, Peer, Section, Table, judge
 
 GOAL_MB, GOAL_S = 30.0, 0.3
 
@@ -25,11 +25,11 @@ def process(options: Options) -> Section:
     section.goals += [
         judge(
             "process, kernels ahead of time, MB", resident[0], GOAL_MB,
-            least=False, text="{:.1f}", peer=peer.format(resident[1], digits=1),
+            least=False, text="{:.1f}", peer=Peer(peer.format(resident[1], digits=1), resident[1]),
         ),
         judge(
             "its start to the first result, s", started[0], GOAL_S,
-            least=False, text="{:.2f}", peer=peer.format(started[1], digits=2),
+            least=False, text="{:.2f}", peer=Peer(peer.format(started[1], digits=2), started[1]),
         ),
         Goal(
             "it runs under PR_SET_MDWE", "runs", ahead.cells()[-1],

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 
 from tools.signal_bench.drawing import svg
-from tools.signal_bench.results import VERDICTS, Goal, Section, Strip, Table
+from tools.signal_bench.results import GOALS, Goal, Section, Strip, Table, goal_cells
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #5d6670; --paper: #fff; --card: #f6f7f9; --rule: #d9dde2;
@@ -55,13 +55,15 @@ def cells(values: Sequence[str], kind: str = "td") -> str:
 
 def goals_html(goals: Sequence[Goal]) -> str:
     """The verdict."""
-    rows = "".join(
-        f"<tr>{cells((goal.what, goal.goal, goal.got))}"
-        f'<td class="{CLASSES[goal.holds]}">{VERDICTS[goal.holds]}</td>{cells((goal.peer,))}</tr>'
-        for goal in goals
-    )
-    head = cells(("what", "goal", "got", "holds", "best peer in this run"), "th")
-    return f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>'
+    rows = []
+    for goal in goals:
+        *measured, holds, peer, ahead = goal_cells(goal)
+        rows.append(
+            f'<tr>{cells(measured)}<td class="{CLASSES[goal.holds]}">{holds}</td>'
+            f'{cells((peer,))}<td class="{CLASSES[goal.ahead]}">{ahead}</td></tr>'
+        )
+    head = cells(GOALS, "th")
+    return f'<div class="scroll"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
 
 
 def table_html(table: Table, ours: str) -> str:

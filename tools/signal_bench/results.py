@@ -9,13 +9,25 @@ from tools.signal_bench.records import Floats, Spans
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """One line of the verdict. `holds` is None where nothing was measured; `got` then says why."""
+    """One line of the verdict. `holds` is None where nothing was measured; `got` then says why.
+
+    `ahead` says whether ours is better than the best peer; None where there is none to compare with.
+    """
 
     what: str
     goal: str
     got: str
     peer: str
     holds: bool | None
+    ahead: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The best of the others, and its figure."""
+
+    text: str
+    figure: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +88,18 @@ def judge(
     least: bool = True,
     text: str = "{:.3f}",
     unit: str = "",
-    peer: str = "-",
+    peer: Peer | str = "-",
 ) -> Goal:
     """A goal of one number. None or NaN: not measured. What is judged is not rounded; `text` is how it is printed."""
     goal = f"{'>=' if least else '<='} {limit:g}{unit}"
+    best = Peer(peer) if isinstance(peer, str) else peer
     if got is None or math.isnan(got):
-        return Goal(what, goal, "not measured", peer, None)
+        return Goal(what, goal, "not measured", best.text, None)
     holds = got >= limit if least else got <= limit
-    return Goal(what, goal, f"{text.format(got)}{unit}", peer, holds)
+    ahead = None
+    if best.figure is not None:
+        ahead = got > best.figure if least else got < best.figure
+    return Goal(what, goal, f"{text.format(got)}{unit}", best.text, holds, ahead)
 
 
 def grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -99,19 +115,26 @@ def grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 VERDICTS = {True: "yes", False: "MISSED", None: "-"}
+AHEAD = {True: "yes", False: "NO", None: "-"}
+GOALS = ("what", "goal", "got", "holds", "best peer in this run", "ahead of it")
+
+
+def goal_cells(goal: Goal) -> tuple[str, ...]:
+    """One line of the table of goals."""
+    verdicts = VERDICTS[goal.holds], goal.peer, AHEAD[goal.ahead]
+    return (goal.what, goal.goal, goal.got, *verdicts)
 
 
 def goals_text(sections: Sequence[Section]) -> str:
     """The table of goals, over all sections."""
-    rows = [
-        (goal.what, goal.goal, goal.got, VERDICTS[goal.holds], goal.peer)
-        for section in sections
-        for goal in section.goals
-    ]
-    lines = grid(("what", "goal", "got", "holds", "best peer in this run"), rows)
-    missed = sum(row[3] == "MISSED" for row in rows)
-    unknown = sum(row[3] == "-" for row in rows)
-    lines.append(f"{len(rows)} goals: {missed} missed, {unknown} not measured")
+    goals = [goal for section in sections for goal in section.goals]
+    lines = grid(GOALS, [goal_cells(goal) for goal in goals])
+    missed = sum(goal.holds is False for goal in goals)
+    unknown = sum(goal.holds is None for goal in goals)
+    behind = sum(goal.ahead is False for goal in goals)
+    lines.append(
+        f"{len(goals)} goals: {missed} missed, {unknown} not measured; at {behind} a peer is better"
+    )
     return "\n".join(lines)
 
 

@@ -110,10 +110,12 @@ def speed(options: Options) -> Section:
     note = "Processor time, interleaved rounds, median; the peers take the whole. gqrs and xqrs stand in the table of MIT-BIH."
     title = f"{len(x)} samples at {record.rate_hz:g} Hz, one lead"
     section.tables.append(Table(title, ("", "ns/sample", "of ours"), rows, note))
-    peer = best_peer(costs, "{:.1f}", most=False)
-    for way, goal in (("one call", 12.0), ("packets of 100 ms", 30.0)):
+    # What comes in packets is compared with what a peer costs when it may not wait for the end.
+    pieces = {name: ns for name, ns in costs.items() if name.endswith("pieces")}
+    for way, goal, others in (("one call", 12.0, costs), ("packets of 100 ms", 30.0, pieces)):
         got = costs[f"{OURS}, {way}"]
         what = f"beats, {way}, ns a sample"
+        peer = best_peer(others, "{:.1f}", most=False)
         section.goals.append(judge(what, got, goal, least=False, text="{:.1f}", peer=peer))
     return section
 
