@@ -100,10 +100,12 @@ class PlethStream:
     def process(self, samples: ArrayLike) -> Pulses:
         """Takes the next samples of the run, and returns the waves that were decided with them."""
         data = np.ascontiguousarray(samples, np.float64)
-        if data.size <= BLOCK:
-            return pulses_of(self.rows, self.advance(data))
-        parts = [data[at : at + BLOCK] for at in range(0, data.size, BLOCK)]
-        return joined([pulses_of(self.rows, self.advance(part)) for part in parts])
+        parts = []
+        for at in range(0, data.size, BLOCK):
+            found = self.advance(data[at : at + BLOCK])
+            if found:
+                parts.append(self.rows[:found].copy())
+        return pulses_of(parts)
 
     def advance(self, block: Floats) -> int:
         """Takes BLOCK samples at most, and returns how many of `rows` were filled: for who goes on with the rows."""
@@ -111,14 +113,15 @@ class PlethStream:
 
     def flush(self) -> Pulses:
         """Ends the run: returns the waves that were still waiting for a decision, and starts anew."""
-        pulses = pulses_of(self.rows, ppg.ppg_flush(self._state, self.rows))
+        found = ppg.ppg_flush(self._state, self.rows)
+        pulses = pulses_of([self.rows[:found]])
         self.reset()
         return pulses
 
 
-def pulses_of(rows: Floats, found: int) -> Pulses:
-    """The first `found` rows that a kernel filled, copied."""
-    return Pulses(*rows[:found].T.copy()) if found else NO_PULSES
+def pulses_of(parts: list[Floats]) -> Pulses:
+    """What the kernels filled in several calls, copied."""
+    return Pulses(*np.concatenate(parts).T.copy()) if parts else NO_PULSES
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -185,15 +188,17 @@ class PlethMonitor:
         A second is given out when the next one has ended.
         """
         data = np.ascontiguousarray(samples, np.float64)
-        pulses, rows = [], []
-        for at in range(0, max(1, data.size), BLOCK):
+        pulses, seconds = [], []
+        for at in range(0, data.size, BLOCK):
             part = data[at : at + BLOCK]
             found = self.stream.advance(part)
             beats = self.stream.rows
             count = ppg_seconds.ppgs_process(part, beats, found, self._state, self._rows)
-            pulses.append(pulses_of(beats, found))
-            rows.append(self._rows[:count].copy())
-        return joined(pulses), _seconds(np.concatenate(rows))
+            if found:
+                pulses.append(beats[:found].copy())
+            if count:
+                seconds.append(self._rows[:count].copy())
+        return pulses_of(pulses), _seconds_of(seconds)
 
     def flush(self) -> tuple[Pulses, Seconds]:
         """Ends the run: returns what still waited, down to the last whole second, and starts anew."""
@@ -202,13 +207,19 @@ class PlethMonitor:
             np.empty(0), self.stream.rows, len(pulses), self._state, self._rows
         )
         count = ppg_seconds.ppgs_flush(self._state, self._rows)
-        seconds = _seconds(self._rows[:count])
+        seconds = _seconds_of([self._rows[:count]])
         self._state[:] = self._start
         return pulses, seconds
 
 
-def _seconds(rows: Floats) -> Seconds:
-    second, quality, flags, rate = rows.T.copy()
+NO_SECONDS: Final = Seconds(np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64), np.empty(0))
+
+
+def _seconds_of(parts: list[Floats]) -> Seconds:
+    """As `pulses_of`."""
+    if not parts:
+        return NO_SECONDS
+    second, quality, flags, rate = np.concatenate(parts).T.copy()
     return Seconds(second.astype(np.int64), quality, flags.astype(np.int64), rate)
 
 
@@ -217,8 +228,8 @@ def _seconds_start(rate_hz: float, rails: tuple[float, float]) -> Floats:
     state = np.zeros(ppg_seconds.STATE_SIZE)
     state[ppg_seconds.RATE_HZ] = rate_hz
     state[ppg_seconds.RAIL_LOW], state[ppg_seconds.RAIL_HIGH] = rails
-    for slot in (ppg_seconds.LAST, ppg_seconds.HIGH, ppg_seconds.LOW):
-        state[slot] = math.nan
+    state[ppg_seconds.LAST] = math.nan
+    state[ppg_seconds.HIGH], state[ppg_seconds.LOW] = -math.inf, math.inf
     state[ppg_seconds.END] = math.ceil(rate_hz)
     state[ppg_seconds.WORST] = state[ppg_seconds.WORST_NOW] = 1.0
     state[ppg_seconds.BEAT_AT] = -math.inf

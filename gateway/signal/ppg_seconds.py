@@ -45,12 +45,12 @@ INTERVALS: Final = 64
 
 # Slots of the state array. Places and intervals in samples.
 RATE_HZ, RAIL_LOW, RAIL_HIGH, COUNT, LAST = 0, 1, 2, 3, 4  # LAST: the last good sample
-CHANGED, SAME_MOST, HIGH, LOW, LOST = 5, 6, 7, 8, 9  # when it changed last; of this second
-SECOND, END, FLAGS, WORST, BEATS, WORST_NOW, BEATS_NOW = 11, 12, 13, 14, 15, 16, 17
-"""The running second and its end; flags and beats of the one before; beats of the running one."""
-BEAT_AT, BEAT_QUALITY, HEIGHT, USUAL, KNOWN, WITHIN = 18, 19, 20, 21, 22, 23
+SAME, SAME_MOST, HIGH, LOW, LOST = 5, 6, 7, 8, 9  # samples since it changed; of this second
+SECOND, END, FLAGS, WORST, WORST_NOW = 11, 12, 13, 14, 15
+"""The running second and its end; flags and the worst beat of the one before; the worst beat of the running one."""
+BEAT_AT, BEAT_QUALITY, HEIGHT, USUAL, KNOWN, WITHIN = 16, 17, 18, 19, 20, 21
 """Of the last beat; the usual height and interval; how many intervals there were; a beat is due within so many samples."""
-INTERVAL_0: Final = 24
+INTERVAL_0: Final = 22
 STATE_SIZE: Final = INTERVAL_0 + 3 * INTERVALS
 
 # Columns of the beats that come in: those of `gateway.signal.ppg`.
@@ -65,13 +65,11 @@ def ppgs_beat(state: Floats, at: float, height: float, quality: float) -> None:
     """Enters a beat into its second, the usual height, and the intervals."""
     begin = state[SECOND] * state[RATE_HZ]
     if at >= begin:
-        if state[BEATS] == 0.0 and at - state[BEAT_AT] > state[WITHIN]:
+        if begin - state[BEAT_AT] > state[WITHIN]:  # it was due before
             state[WORST] = 0.0
         state[WORST_NOW] = min(state[WORST_NOW], quality)
-        state[BEATS_NOW] += 1.0
     elif at >= begin - state[RATE_HZ]:
         state[WORST] = min(state[WORST], quality)
-        state[BEATS] += 1.0
     if state[HEIGHT] > 0.0:
         clipped = min(height, HEIGHT_CLIP * state[HEIGHT])
         state[HEIGHT] += USUAL_GAIN * (clipped - state[HEIGHT])
@@ -93,18 +91,22 @@ def ppgs_beat(state: Floats, at: float, height: float, quality: float) -> None:
 @kernel("float64(float64[::1], float64)")
 def ppgs_interval(state: Floats, now: float) -> float:
     """The mean of the good intervals of the last RATE_S before `now`; 0 when they are too few."""
-    ordered, count = np.empty(INTERVALS), 0
-    for k in range(min(int(state[KNOWN]), INTERVALS)):
-        slot = INTERVAL_0 + 3 * k
-        if state[slot] > now - RATE_S * state[RATE_HZ] and state[slot + 2] >= RATE_GOOD:
-            place = count
-            while place > 0 and ordered[place - 1] > state[slot + 1]:
-                ordered[place] = ordered[place - 1]
-                place -= 1
-            ordered[place] = state[slot + 1]
+    recent, count, known = np.empty(INTERVALS), 0, int(state[KNOWN])
+    since, total, least, most = now - RATE_S * state[RATE_HZ], 0.0, math.inf, 0.0
+    for k in range(known - 1, max(known - INTERVALS, 0) - 1, -1):
+        slot = INTERVAL_0 + 3 * (k % INTERVALS)
+        if state[slot] <= since:
+            break
+        if state[slot + 2] >= RATE_GOOD:
+            interval = state[slot + 1]
+            recent[count] = interval
+            total, least, most = total + interval, min(least, interval), max(most, interval)
             count += 1
     if count < RATE_LEAST:
         return 0.0
+    if most - least <= RATE_APART * least:  # then none departs so far from the median
+        return total / count
+    ordered = np.sort(recent[:count])
     median = 0.5 * (ordered[(count - 1) // 2] + ordered[count // 2])
     total, used = 0.0, 0
     for k in range(count):
@@ -146,10 +148,10 @@ def ppgs_end(state: Floats, rows: Floats, row: int) -> int:
     state[FLAGS] = flags
     state[SECOND] += 1.0
     state[END] = math.ceil((state[SECOND] + 1.0) * state[RATE_HZ])
-    state[WORST], state[BEATS] = state[WORST_NOW], state[BEATS_NOW]
-    state[WORST_NOW], state[BEATS_NOW] = 1.0, 0.0
+    state[WORST], state[WORST_NOW] = state[WORST_NOW], 1.0
     state[SAME_MOST], state[LOST] = 0.0, 0.0
-    state[HIGH] = state[LOW] = state[LAST]
+    if abs(state[LAST]) < math.inf:
+        state[HIGH] = state[LOW] = state[LAST]
     return row
 
 
@@ -159,37 +161,33 @@ def ppgs_process(samples: Floats, beats: Floats, found: int, state: Floats, rows
 
     `rows` has room for samples.size / RATE_HZ + 2.
     """
-    n, end, last, changed = int(state[COUNT]), state[END], state[LAST], int(state[CHANGED])
+    n, end, last, same = int(state[COUNT]), int(state[END]), state[LAST], int(state[SAME])
     same_most, lost, high, low = int(state[SAME_MOST]), state[LOST], state[HIGH], state[LOW]
-    begin, row, k = math.ceil(state[SECOND] * state[RATE_HZ]), 0, 0
+    row, k = 0, 0
+    # Choices and no branches: no processor foresees whether noise rises, falls or stays.
     for sample in samples:
         n += 1
-        if sample == last:
-            pass
-        elif abs(sample) < math.inf:
-            if n - 1 - changed > same_most and n - 1 > begin:
-                same_most = n - 1 - changed
-            changed, last = n - 1, sample
-            # Not the other way round: at the start both are no numbers.
-            if not sample <= high:
-                high = sample
-            if not sample >= low:
-                low = sample
+        if abs(sample) < math.inf:
+            same = same + 1 if sample == last else 1
+            last = sample
+            high, low = max(high, sample), min(low, sample)
         else:
+            same += 1
             lost += 1.0
+        same_most = max(same_most, same)
         if n >= end:
             while k < found and beats[k, IN_KNOWN] <= n:
                 ppgs_beat(state, beats[k, IN_AT], beats[k, IN_HEIGHT], beats[k, IN_QUALITY])
                 k += 1
-            state[SAME_MOST], state[LOST] = max(same_most, n - changed), lost
+            state[SAME_MOST], state[LOST] = same_most, lost
             state[HIGH], state[LOW], state[LAST] = high, low, last
             row = ppgs_end(state, rows, row)
-            same_most, lost, begin, end = 0, 0.0, n, state[END]
-            high, low = last, last
+            same_most, lost, end = 0, 0.0, int(state[END])
+            high, low = state[HIGH], state[LOW]
     while k < found:
         ppgs_beat(state, beats[k, IN_AT], beats[k, IN_HEIGHT], beats[k, IN_QUALITY])
         k += 1
-    state[COUNT], state[LAST], state[CHANGED] = n, last, changed
+    state[COUNT], state[LAST], state[SAME] = n, last, same
     state[SAME_MOST], state[LOST], state[HIGH], state[LOW] = same_most, lost, high, low
     return row
 

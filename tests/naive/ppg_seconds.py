@@ -110,9 +110,9 @@ def row_of(
     quality = min(quality, known[-1][2]) if known else 0.0
     last = known[-1][0] if known else -math.inf
     after = [k for k, beat in enumerate(known) if beat[0] >= end]
-    if not inside and after and after[0] > 0:
+    if after and after[0] > 0:
         before = known[: after[0]]
-        if known[after[0]][0] - before[-1][0] > due_within(before, rate_hz):
+        if end - before[-1][0] > due_within(before, rate_hz):
             quality = 0.0
     if flags or end - last > due_within(known, rate_hz):
         quality = 0.0

@@ -98,6 +98,17 @@ def test_a_faulty_second_says_why_and_has_no_rate(fault: str, flag: int) -> None
     assert (rows[[*range(3, 19), *range(30, 39)], 2] == 0).all()
 
 
+@pytest.mark.parametrize("place", [0.1, 0.35])
+def test_a_second_is_worth_nothing_if_a_beat_was_due_in_it_and_came_later(place: float) -> None:
+    """A beat each 0.5 s, that of 20.6 or 20.85 s left out: the next one was due 0.8 s after the last, in 20 or in 21."""
+    beats = place + 0.5 * np.arange(1, 78)
+    x = noisy(pleth(np.delete(beats, 40), 40, 125), 3, 125, np.random.default_rng(4))
+    pulses, rows = watch(x, 125, [])
+    assert np.diff(pulses.index).max() == pytest.approx(125, abs=2)
+    worth = rows[3:38, 1] > 0.5
+    assert np.flatnonzero(~worth).tolist() == ([20 - 3] if place == 0.1 else [])
+
+
 def test_a_lost_signal_is_worth_nothing_after_the_beat_that_was_due() -> None:
     x = clean(20)
     x = np.concatenate([x, np.random.default_rng(2).integers(0, 2, 20 * 125) + 0.0])
