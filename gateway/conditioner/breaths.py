@@ -39,7 +39,7 @@ class Breathing:
             yield from self._rate(bpm, share, self._stretch.time_ns(time_s * rate_hz))
 
     def _rate(self, bpm: float, share: float, at_ns: int) -> Iterator[Observation]:
-        if not math.isnan(bpm):
+        if math.isfinite(bpm):
             self._known = True
             clear = share >= ALONE
             how_well = Quality(

@@ -83,7 +83,7 @@ class Oximeter:
         self, ratio: float, correlation: float, pulsation: float, index: float | None, at_ns: int
     ) -> Iterator[Observation]:
         pulses = correlation >= CORRELATION_LEAST and pulsation >= PULSATION_LEAST_PERCENT
-        if math.isnan(ratio) or not pulses or is_bad(index):
+        if not math.isfinite(ratio) or not pulses or is_bad(index):
             yield from self._unknown(at_ns, index)
             return
         how_well = quality(index)

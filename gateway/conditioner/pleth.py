@@ -107,7 +107,7 @@ class PlethRun:
             self._last_pulse = at
 
     def _rate(self, index: float, bpm: float, at_ns: int) -> Iterator[Observation]:
-        if index >= USABLE and not math.isnan(bpm):
+        if index >= USABLE and math.isfinite(bpm):
             self._known = True
             rate = Quantity(Decimal(round(bpm)), Unit.BEAT_PER_MIN)
             yield derived(Code.PULS_OXIM_PULS_RATE, rate, at_ns, quality(index))
@@ -119,7 +119,7 @@ class PlethRun:
             yield derived(Code.PULS_OXIM_PULS_RATE, unknown, at_ns, why)
 
     def _perfusion(self, begin: int, end: int, index: float, at_ns: int) -> Iterator[Observation]:
-        inside = [share for at, share in self._pulses if begin <= at < end and share > 0]
+        inside = [share for at, share in self._pulses if begin <= at < end and 0 < share < math.inf]
         if inside:
             percent = Quantity(Decimal(f"{median(inside):.2f}"), Unit.PERCENT)
             yield derived(Code.BLD_PERF_INDEX, percent, at_ns, quality(index))

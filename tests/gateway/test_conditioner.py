@@ -100,6 +100,15 @@ def test_two_devices_do_not_mix() -> None:
     assert of(Code.ECG_TIME_PD_RR_GL, together) == alone
 
 
+CODES = (
+    Code.ECG_ELEC_POTL,
+    Code.WARDLINK_PPG_INFRARED,
+    Code.WARDLINK_PPG_RED,
+    Code.PULS_OXIM_PLETH,
+    Code.IMPED_TTHOR,
+)
+
+
 @given(
     st.lists(
         st.tuples(
@@ -108,18 +117,38 @@ def test_two_devices_do_not_mix() -> None:
             st.sampled_from(
                 [1, 7_000, 999_999, 1_000_000, 8_000_000, 16_666_667, 17_000_000, 10**12]
             ),
+            st.permutations(CODES),
         ),
         max_size=12,
     )
 )
 @settings(max_examples=100, deadline=None)
-def test_never_raises(parts: list[tuple[list[int], int, int]]) -> None:
+def test_never_raises(parts: list[tuple[list[int], int, int, list[Code]]]) -> None:
     conditioner = Conditioner()
-    for values, at_ns, period_ns in parts:
+    for values, at_ns, period_ns, codes in parts:
         samples = SampleArray.of(values, period_ns=period_ns, unit=Unit.NOS)
-        record = Observation(Code.ECG_ELEC_POTL, samples, at_ns)
-        out = next(iter(conditioner.process("board", record)))
-        assert isinstance(out, Observation)
-        assert (out.value, out.determined_at_ns) == (samples, at_ns)
-        list(conditioner.process("board", record))
+        for code in codes:
+            record = Observation(code, samples, at_ns)
+            out = next(iter(conditioner.process("board", record)))
+            assert isinstance(out, Observation)
+            assert (out.value, out.determined_at_ns) == (samples, at_ns)
+            list(conditioner.process("board", record))
+    list(conditioner.process("board", STOP))
+
+
+@given(seed=st.integers(0, 1 << 32), level=st.sampled_from([-1, 0, 1, 1 << 20]))
+@settings(max_examples=20, deadline=None)
+def test_never_raises_whatever_lasts_for_minutes(seed: int, level: int) -> None:
+    """Light of no level, of less than none, of noise alone; an ECG of steps; all at their numbers' limits now and then."""
+    rng = np.random.default_rng(seed)
+    conditioner = Conditioner()
+    x = level + np.rint(rng.choice([0, 3, 1e5]) * rng.standard_normal(90 * RATE_HZ))
+    x[rng.integers(0, x.size, 20)] = rng.choice([-(1 << 31), (1 << 31) - 1], 20)
+    for first in range(0, x.size, 125):
+        for code in CODES:
+            record = block(first, x[first : first + 125].astype(int).tolist(), code=code)
+            for out in conditioner.process("board", record):
+                if isinstance(out, Observation) and out.origin is Origin.HUB:
+                    value = number(out)
+                    assert value is None or np.isfinite(value)
     list(conditioner.process("board", STOP))
