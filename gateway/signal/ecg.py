@@ -98,7 +98,8 @@ class _Detector:
         return int(state[qrs.COUNT] * state[qrs.FACTOR] + state[qrs.WAITS])
 
     def beats(self, lead: int) -> Beats:
-        return Beats(self.out[lead, : int(self.states[lead, qrs.FOUND])].copy())
+        found = int(self.states[lead, qrs.FOUND])
+        return Beats(self.out[lead, :found].copy()) if found else NO_BEATS
 
 
 class EcgStream:
@@ -175,8 +176,8 @@ class EcgLeads:
         """Takes the next samples, of shape (n, leads), and returns the beats of each lead that were decided with them."""
         data = np.ascontiguousarray(samples, np.float64).reshape(-1, self._detector.leads)
         if len(data) <= BLOCK:
-            qrs.qrs_process(data.reshape(-1), self._states, self._out)
-            return self._beats()
+            found = qrs.qrs_process(data.reshape(-1), self._states, self._out)
+            return self._beats() if found else (NO_BEATS,) * self._detector.leads
         parts = [self.process(data[at : at + BLOCK]) for at in range(0, len(data), BLOCK)]
         return tuple(joined(lead) for lead in zip(*parts, strict=True))
 
