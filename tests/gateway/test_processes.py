@@ -27,6 +27,8 @@ from tests.gateway.uplink.authority import Authority, tls_mosquitto
 ROOT = Path(__file__).parents[2]
 KILLS = 12
 LAST = 999_999_999
+COMPILING_S = 300
+"""The first start of `acquire` in a fresh checkout compiles the kernels, on a busy machine for more than a minute."""
 CONFIG = """
 [hub]
 id = "hub-1"
@@ -60,7 +62,9 @@ def running(*command: str) -> Iterator["subprocess.Popen[str]"]:
             child.kill()
 
 
-def until_answers(socket: Path, child: "subprocess.Popen[str]", limit_s: float = 40.0) -> None:
+def until_answers(
+    socket: Path, child: "subprocess.Popen[str]", limit_s: float = COMPILING_S
+) -> None:
     end = time.monotonic() + limit_s
     while True:
         try:
@@ -104,6 +108,7 @@ print(json.dumps(sorted(sys.modules)))
 """
 
 
+@pytest.mark.timeout(COMPILING_S)
 @pytest.mark.parametrize(
     ("half", "needs", "never"),
     [
@@ -215,6 +220,7 @@ def seen(sockets: Path, high_water: int) -> Mapping[str, Any]:
         time.sleep(0.05)
 
 
+@pytest.mark.timeout(COMPILING_S + 60)
 def test_the_halves_start_in_any_order_and_end_without_each_other(config: Path) -> None:
     sockets = config.parent / "run"
     with running("-m", "gateway", "uplink", "--config", str(config)) as uplink:
