@@ -175,6 +175,16 @@ def test_a_run_with_lists_ends_where_they_do_not_suit() -> None:
     assert np.array_equal(np.concatenate([decoder.decode(packet) for packet in packets]), samples)
 
 
+def test_a_list_has_its_end() -> None:
+    """Ever new values, 500 in a packet: after 4,096 of them a run without lists begins."""
+    parts = [np.repeat(np.arange(n, n + 500) * 5, 8) for n in range(0, 6000, 500)]
+    encoder, decoder = Encoder(1), Decoder()
+    packets = [encoder.encode(part) for part in parts]
+    assert [packet[0] for packet in packets] == [0x18, *[0x19] * 7, 0x10, *[0x19] * 3]
+    for packet, part in zip(packets, parts, strict=True):
+        assert np.array_equal(decoder.decode(packet)[:, 0], part)
+
+
 def test_a_packet_as_it_is_teaches_the_model_as_well() -> None:
     """Noise makes it plain; what follows must be decoded with what the encoder learnt from the noise."""
     samples = np.concatenate((beats(100, 2), noise(100, 2, 4), beats(100, 2, 6)))
@@ -324,6 +334,7 @@ def lists_of(counts: list[int], coded: bytes, places: bytes = b"") -> bytes:
         (bytes((0x1A, 2, 5)) + bytes(24), "expected places in lists"),
         (lists_of([2, 1], codec.Model(1, 18).encode(np.array([[4], [0], [1]], np.int32), 99) or b""), "expected them sorted"),
         (lists_of([1, 1], codec.Model(1, 18).encode(np.array([[40000], [1]], np.int32), 99) or b""), "outside of 16 bits"),
+        (lists_of([1, 1], codec.Model(1, 18).encode(np.array([[-40000], [1]], np.int32), 99) or b""), "outside of 16 bits"),
         (lists_of([1, 1], codec.Model(1, 18).encode(np.array([[4], [1]], np.int32), 99) or b"", b"\xff" * 9), "outside of its list"),
     ],
 )  # fmt: skip
