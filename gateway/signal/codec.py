@@ -44,6 +44,8 @@ SAMPLES_MOST: Final = 1 << 18
 """Samples of a block, all channels together: bounds what a decoder may take, 1 MiB and a tenth of a second."""
 KEY_EVERY_MOST: Final = 256
 WIDTHS: Final = (16, 24)
+TALLIED: Final = 8
+"""So many packets of a run tell whether the next one gets lists."""
 
 FOLLOWS, PLAIN, WIDE, SAME, LISTED = 1, 2, 4, 8, 8
 """The low half of a block's first byte: goes on from the packet before; samples as they are; 24 bits instead of 16; with
@@ -129,8 +131,9 @@ class Encoder:
         rows = _checked(samples, self._width)
         if rows.shape[1] != self._channels:
             raise ValueError(f"channels: got {rows.shape[1]}, expected {self._channels}")
-        self._tally.add(rows)
         number, data = self._next, b""
+        if number < TALLIED:
+            self._tally.add(rows)
         if number != 0:
             data = self._try(rows, number, SAME if len(rows) == self._rows else 0)
         if not data:
