@@ -81,7 +81,7 @@ class ListedModel:
         body = self._model.encode(
             np.stack(places, 1).astype(np.int32), max(0, limit_bytes - len(head))
         )
-        return None if body is None or len(head) > limit_bytes else head + body
+        return None if body is None else head + body
 
     def decode(self, payload: bytes, rows: int) -> Samples:
         """Returns the samples of a payload. Raises DamagedError where it can be none."""

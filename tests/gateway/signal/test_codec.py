@@ -57,7 +57,7 @@ def signals(draw: st.DrawFn, rows_most: int = 60) -> tuple[Samples, int]:
     kinds = st.sampled_from(["beats", "noise", "edges", "walk", "scaled"])
     kind, seed = draw(kinds), draw(st.integers(0))
     if kind == "scaled":
-        return scaled(rows, channels, seed, draw(st.integers(2, 100))), width
+        return scaled(rows, channels, seed, draw(st.integers(2, 50))), width
     if kind == "beats":
         return beats(rows, channels, seed), width
     if kind == "walk":
