@@ -257,6 +257,7 @@ def _start(rate_hz: float, stride: int, *, inverted: bool, floor: float) -> Floa
     state[ppg.SIGN] = -1.0 if inverted else 1.0
     state[ppg.DELAY] = biquad.low_pass_delay_s(ppg.LOW_PASS_HZ) * inner_hz
     state[ppg.FLOOR] = floor
+    state[ppg.MEAN_GAIN] = 2 * math.pi * ppg.MEAN_HZ / inner_hz
     state[ppg.SEPARATION] = round(ppg.SEPARATION_S * inner_hz)
     state[ppg.TOP + ppg.AT] = -1
     state[ppg.LAST] = -math.inf

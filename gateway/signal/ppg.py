@@ -2,8 +2,9 @@
 
     x -> mean of STRIDE -> low-pass -> u ;  a rise of u from a turning point to the next is one upstroke
 
-Each upstroke is a candidate; its strength is the geometric mean of height and greatest slope, which sets the systolic
-upstroke apart from the dicrotic wave (as high at times, never as steep) and from slow drift (high, not steep). Of
+Each upstroke is a candidate; its strength is the geometric mean of its greatest slope and of what of its height is above
+the running mean. That sets the systolic upstroke apart from the dicrotic wave (as high at times, never as steep), from
+the rebound of a sensor that passes no slow change (as high, but from far below), and from slow drift (not steep). Of
 upstrokes within SEPARATION the strongest counts. From there on it goes as with QRS complexes: two levels follow the
 strengths of beats and of the rest, what passes a threshold made of both is a beat, the refused wait in a queue, and
 when no beat came for MISSED intervals they are judged again, more leniently (search-back). At the start, and when no
@@ -26,6 +27,9 @@ Floats = NDArray[np.float64]
 INNER_HZ: Final = 62.5
 """Samples are averaged down to about this rate (47 to 94 samples/s, or the sensor's own when that is less)."""
 LOW_PASS_HZ: Final = 10.0
+MEAN_HZ: Final = 0.3
+ABOVE_LEAST: Final = 0.3
+"""What of an upstroke lies above the running mean counts for its height, but this part of the whole at least."""
 UPSTROKE_MOST_S: Final = 1.5
 """A longer rise is no pulse wave."""
 SEPARATION_S: Final = 0.2
@@ -35,8 +39,7 @@ THRESHOLD: Final = 0.14
 T_RAISE: Final = 4.5
 T_SHARE: Final = 0.64
 T_MOST_S: Final = 0.5
-T_CAP: Final = 0.7
-T_REBOUND: Final = 1.0
+T_CAP, T_REBOUND = 0.7, 1.0
 """Right after a beat the threshold is 1 + T_RAISE times as high, and falls to normal until the dicrotic wave is over:
 after T_SHARE of the pulse interval, at most T_MOST_S. T_CAP of the signal level is always enough: a doubled interval
 must not hold back every other beat. But what rises from below the foot of the last beat is the rebound of a sensor that
@@ -53,14 +56,11 @@ ALONE: Final = 0.4
 """What is learnt as signal level is the second greatest strength, but at least this part of the greatest."""
 FALL: Final = 0.08
 """The signal level falls at most to this part at once; also the noise level that is supposed after learning."""
-STRONG: Final = 0.7
-INTERVAL_START_S: Final = 1.0
-INTERVAL_LEAST_S: Final = 0.3
-INTERVAL_MOST_S: Final = 2.0
+STRONG: Final = 0.6
+INTERVAL_START_S, INTERVAL_LEAST_S, INTERVAL_MOST_S = 1.0, 0.3, 2.0
 """The interval expected at first is the mean between the queue's waves of STRONG of the signal level, if three are, and
 at most INTERVAL_START_S; and the bounds of what it learns from."""
-BEFORE_S: Final = 0.15
-AFTER_S: Final = 0.35
+BEFORE_S, AFTER_S = 0.15, 0.35
 """The stretch of a wave that is compared, around its steepest place: the same for slow and fast rhythms."""
 SHAPE_GAIN: Final = 0.125
 ALIKE: Final = 0.7
@@ -81,18 +81,16 @@ STRIDE, RATE, SIGN, DELAY, FLOOR, SEPARATION = 10, 11, 12, 13, 14, 15
 COUNT, X1, X2, U1, U2 = 16, 17, 18, 19, 20
 FOOT_AT, STEEP_AT, STEEPEST, WAKE = 21, 22, 23, 24  # the open upstroke; when to look again
 SIGNAL, NOISE, LAST, LAST_LEVEL, INTERVAL = 25, 26, 27, 28, 29  # levels; last beat, its foot
-DUE, HELD, WAITING, SHAPED = 30, 31, 32, 33  # look-back; lengths of both queues; waves learnt
-TOP: Final = 34
+DUE, HELD, WAITING, SHAPED, MEAN, MEAN_GAIN = 30, 31, 32, 33, 34, 35  # both queues' lengths; waves
+TOP: Final = 36
 """The open candidate, a row as those of the queue; its place is -1 when none is open."""
 
-# Columns of a candidate.
-AT, STRENGTH, FOOT, PEAK, HEIGHT, LEVEL = 0, 1, 2, 3, 4, 5
-CANDIDATE: Final = 6
-# Columns of a beat as given out.
+# Columns of a candidate, and of a beat as given out.
+AT, STRENGTH, FOOT, PEAK, HEIGHT, LEVEL, CANDIDATE = 0, 1, 2, 3, 4, 5, 6
 OUT_AT, OUT_FOOT, OUT_PEAK, OUT_HEIGHT, OUT_LEVEL, OUT_QUALITY, OUT_KNOWN = 0, 1, 2, 3, 4, 5, 6
 COLUMNS: Final = 7
 
-QUEUE_0: Final = 40
+QUEUE_0: Final = TOP + CANDIDATE
 PENDING_0: Final = QUEUE_0 + QUEUE * CANDIDATE
 SHAPE_0: Final = PENDING_0 + PENDING * CANDIDATE
 U_0: Final = SHAPE_0 + SHAPE
@@ -256,22 +254,20 @@ def ppg_learn(state: Floats, now: float, out: Floats, found: int) -> int:
     held = int(state[HELD])
     if held < 2:
         return found
-    strengths = np.sort(
-        state[QUEUE_0 : QUEUE_0 + held * CANDIDATE].reshape(-1, CANDIDATE)[:, STRENGTH]
-    )
+    queue = state[QUEUE_0 : QUEUE_0 + held * CANDIDATE].reshape(-1, CANDIDATE)
+    strengths = np.sort(queue[:, STRENGTH])
     state[SIGNAL] = max(strengths[-2], ALONE * strengths[-1], FALL * state[SIGNAL])
     state[NOISE] = FALL * state[SIGNAL]
     state[LAST] = -math.inf
     strong, begin, end = 0, 0.0, 0.0
     for i in range(held):
-        row = QUEUE_0 + i * CANDIDATE
-        if state[row + STRENGTH] >= STRONG * state[SIGNAL]:
-            begin, end = state[row + AT] if strong == 0 else begin, state[row + AT]
+        if queue[i, STRENGTH] >= STRONG * state[SIGNAL]:
+            begin, end = queue[i, AT] if strong == 0 else begin, queue[i, AT]
             strong += 1
-    least, interval = INTERVAL_LEAST_S * state[RATE], INTERVAL_START_S * state[RATE]
+    state[INTERVAL] = INTERVAL_START_S * state[RATE]
     if strong > 2:
-        interval = min(max((end - begin) / (strong - 1), least), interval)
-    state[INTERVAL] = interval
+        mean = max((end - begin) / (strong - 1), INTERVAL_LEAST_S * state[RATE])
+        state[INTERVAL] = min(mean, state[INTERVAL])
     return ppg_replay(state, 0, out, found)
 
 
@@ -308,7 +304,9 @@ def ppg_upstroke(state: Floats, foot_at: int, steep_at: int, steepest: float) ->
     """An upstroke has ended with the last sample but one: if it is the strongest for now, it is the open candidate."""
     peak_at = int(state[COUNT]) - 2
     height = state[U_0 + (peak_at & MASK)] - state[U_0 + (foot_at & MASK)]
-    strength = math.sqrt(height * steepest * state[RATE])
+    above = min(height, state[U_0 + (peak_at & MASK)] - state[MEAN])
+    above = max(above, ABOVE_LEAST * height)
+    strength = math.sqrt(above * steepest * state[RATE])
     short = peak_at - foot_at <= int(UPSTROKE_MOST_S * state[RATE])
     if short and height > state[FLOOR] and strength > state[TOP + STRENGTH]:
         state[TOP + AT], state[TOP + STRENGTH], state[TOP + FOOT] = steep_at, strength, foot_at
@@ -346,6 +344,7 @@ def ppg_process(samples: Floats, state: Floats, out: Floats) -> int:
     base, last, total, fill = state[BASE], state[RAW_LAST], state[TOTAL], int(state[FILL])
     m, x1, x2, u1, u2 = int(state[COUNT]), state[X1], state[X2], state[U1], state[U2]
     foot_at, steep_at, steepest = int(state[FOOT_AT]), int(state[STEEP_AT]), state[STEEPEST]
+    mean, mean_gain = state[MEAN], state[MEAN_GAIN]
     wake, longest, found = state[WAKE], int(UPSTROKE_MOST_S * state[RATE]), 0
     for sample in samples:
         if base != base and abs(sample) <= SAMPLE_LIMIT:  # noqa: PLR0124 - NaN until then
@@ -365,6 +364,7 @@ def ppg_process(samples: Floats, state: Floats, out: Floats) -> int:
         x2, x1, u2, u1, total, fill = x1, x, u1, u, 0.0, 0
         state[U_0 + (m & MASK)] = u
         m += 1
+        mean += max(mean_gain, 1.0 / m) * (u - mean)
         if rise > 0.0:
             if steepest == 0.0:
                 foot_at = m - 2
@@ -373,7 +373,7 @@ def ppg_process(samples: Floats, state: Floats, out: Floats) -> int:
             if m - foot_at <= longest:
                 continue  # what is due waits for the end of this upstroke
         elif steepest > 0.0:
-            state[COUNT] = m
+            state[COUNT], state[MEAN] = m, mean
             ppg_upstroke(state, foot_at, steep_at, steepest)
             wake, steepest = 0.0, 0.0
         if m >= wake:
@@ -383,7 +383,7 @@ def ppg_process(samples: Floats, state: Floats, out: Floats) -> int:
     state[RAW_COUNT], state[RAW_LAST], state[TOTAL], state[FILL] = n, last, total, fill
     state[COUNT], state[X1], state[X2], state[U1], state[U2] = m, x1, x2, u1, u2
     state[FOOT_AT], state[STEEP_AT], state[STEEPEST] = foot_at, steep_at, steepest
-    state[WAKE] = wake
+    state[WAKE], state[MEAN] = wake, mean
     return found
 
 

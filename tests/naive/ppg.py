@@ -51,6 +51,10 @@ def clean(samples: Floats) -> tuple[Floats, float]:
 def upstrokes(u: Floats, rate: float) -> list[Upstroke]:
     """Each run of rising samples that has ended. The signal was 0 before the first sample."""
     padded = [0.0, *u.tolist()]
+    means = [0.0]
+    for k, one in enumerate(u.tolist()):
+        gain = max(2 * math.pi * ppg.MEAN_HZ / rate, 1 / (k + 1))
+        means.append(means[-1] + gain * (one - means[-1]))
     found, n = [], 1
     while n < len(padded):
         if padded[n] <= padded[n - 1]:
@@ -64,7 +68,8 @@ def upstrokes(u: Floats, rate: float) -> list[Upstroke]:
         slopes = [padded[k] - padded[k - 1] for k in range(foot + 1, n)]
         steep = foot + 1 + int(np.argmax(slopes))
         height = padded[n - 1] - padded[foot]
-        strength = math.sqrt(height * max(slopes) * rate)
+        above = np.clip(padded[n - 1] - means[n], ppg.ABOVE_LEAST * height, height)
+        strength = math.sqrt(above * max(slopes) * rate)
         found.append(Upstroke(foot - 1, steep - 1, n - 2, strength))
     return found
 

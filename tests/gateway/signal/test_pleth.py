@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from gateway.signal import biquad
 from gateway.signal.pleth import BLOCK, PlethStream, Pulses, joined
 from tests.gateway.signal.synthetic_ppg import noisy, pleth, rhythm
+from tests.naive.qrs import section
 from tools.ec57 import Score, score
 
 Floats = NDArray[np.float64]
@@ -82,6 +84,26 @@ def test_the_dicrotic_wave_is_no_beat(dicrotic: float) -> None:
     truth = rhythm(60, 0.9, rng)
     x = noisy(pleth(truth, 60, 125, dicrotic=dicrotic), 3, 125, rng)
     assert compare(truth, pulses_of(x, 125).index / 125) == Score(truth.size, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("mean_s", "dicrotic", "notch_s", "cut_hz"),
+    [
+        (0.6, 0.1, 0.3, 2.0),
+        (0.8, 0.1, 0.4, 1.5),
+        (0.8, 0.3, 0.3, 1.5),
+        (1.0, 0.1, 0.4, 1.0),
+        (1.2, 0.5, 0.3, 2.0),
+    ],
+)
+def test_the_rebound_of_a_sensor_that_passes_no_slow_change_is_no_beat(
+    mean_s: float, dicrotic: float, notch_s: float, cut_hz: float
+) -> None:
+    rng = np.random.default_rng(1)
+    truth = rhythm(40, mean_s, rng)
+    x = noisy(pleth(truth, 40, 125, dicrotic=dicrotic, notch_s=notch_s), 5, 125, rng)
+    passed = section(biquad.high_pass(cut_hz, 125), x)
+    assert compare(truth, pulses_of(passed, 125).index / 125) == Score(truth.size, 0, 0)
 
 
 def test_in_a_pause_at_most_one_wave_is_found_and_it_is_called_bad() -> None:
