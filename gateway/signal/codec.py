@@ -44,7 +44,7 @@ SAMPLES_MOST: Final = 1 << 18
 """Samples of a block, all channels together: bounds what a decoder may take, 1 MiB and a tenth of a second."""
 KEY_EVERY_MOST: Final = 256
 WIDTHS: Final = (16, 24)
-TALLIED: Final = 8
+TALLIED: Final = 16
 """So many packets of a run tell whether the next one gets lists."""
 
 FOLLOWS, PLAIN, WIDE, SAME, LISTED = 1, 2, 4, 8, 8
@@ -140,7 +140,6 @@ class Encoder:
             # Of the run that ends here, and of this packet, is known what values there are.
             number, worth = 0, self._tally.worth() and self._next == 0
             self._tally = Tally(self._channels)
-            self._tally.add(rows)
             for kind in (ListedModel, Model) if worth else (Model,):
                 self._model = kind(self._channels, self._width)
                 self._checksum = 0
