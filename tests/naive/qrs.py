@@ -126,12 +126,6 @@ class Candidate:
     likeness: float
 
 
-def raised(level: float, amplitude: float, trust: float) -> float:
-    """A signal level after one more beat: it rises by the excess over the ratio, and falls by what lacks."""
-    larger = max(1.0, amplitude / level)
-    return level + qrs.SIGNAL_GAIN * trust * (amplitude - level) / larger
-
-
 @dataclass
 class Levels:
     """The amplitudes of beats and of the rest in both bands."""
@@ -143,10 +137,11 @@ class Levels:
 
     @property
     def weight(self) -> float:
+        high = max(self.high, self.low / 1000)
         worth = (self.noise_low / self.low) ** 2 / (
-            (self.noise_high / self.high) ** 2 + qrs.WEIGHT_CLEAN
+            (self.noise_high / high) ** 2 + qrs.WEIGHT_CLEAN
         )
-        return qrs.WEIGHT * (worth * self.low / self.high) ** 2
+        return qrs.WEIGHT * (worth * self.low / high) ** 2
 
     def amplitude(self, low: float, high: float) -> float:
         return math.sqrt(low**2 + self.weight * high**2)
@@ -169,9 +164,10 @@ class Levels:
         self.noise_high += qrs.NOISE_GAIN * (share * high - self.noise_high)
 
     def learn_signal(self, low: float, high: float) -> None:
-        trust = self.trust
-        self.low = raised(self.low, low, trust)
-        self.high = max(raised(self.high, high, trust), self.low / 1000)
+        share = min(1.0, qrs.CLIP * self.signal / self.amplitude(low, high))
+        gain = qrs.SIGNAL_GAIN * self.trust
+        self.low += gain * (share * low - self.low)
+        self.high += gain * (share * high - self.high)
 
 
 @dataclass
@@ -277,7 +273,7 @@ class Decisions:
         else:
             rise = max(1.0, qrs.FALL * self.levels.low / low)
             low, high = low * rise, high * rise
-        self.levels = Levels(low, max(high, low / 1000), qrs.FALL * low, qrs.FALL * high)
+        self.levels = Levels(low, high, qrs.FALL * low, qrs.FALL * high)
         self.last, self.change, self.mean, self.taught = None, 1.0, None, 0
         self.replay(self.waiting, now)
 
