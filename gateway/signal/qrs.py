@@ -39,9 +39,9 @@ DOUBT_FROM, DOUBT_SLOPE = 0.2, 3.0  # doubt begins at this noise / signal; a thi
 LIKE, EARLY, EARLY_SHARE, IRREGULAR = 0.7, 2.0, 0.8, 2.0
 MISSED, LENIENT = 1.5, 0.6  # after so many RR what exceeds this part of its threshold is a beat
 # How far each level goes towards a new value: about 8 beats, 4 refused candidates, 8 intervals. A beat teaches less by
-# DISTRUST times noise / signal, but never less than TRUST_LEAST: rhythm and shape outlive a disturbance.
+# DISTRUST times noise / signal, but never less than TRUST_LEAST: rhythm and shape outlive a disturbance. The signal is
+# a geometric mean: neither artefacts nor large ectopic beats hide the rest, and a gain is followed up as well as down.
 SIGNAL_GAIN, NOISE_GAIN, RR_GAIN, DISTRUST, TRUST_LEAST = 0.125, 0.25, 0.125, 2.0, 0.05
-CLIP: Final = 3.0  # an artefact moves the signal level as a beat so many times its size at most
 LEARN_S, LOST_S = 3.0, 4.0  # learning begins so long after the start, and after the last beat
 # Levels are learnt from what reaches STRONG of the second greatest amplitude, since the greatest may be the jump of an
 # electrode; or of ALONE of the greatest, since it may be the only beat. The signal falls to FALL at once at most.
@@ -83,11 +83,11 @@ def qrs_amplitude(state: Floats, low: float, high: float) -> float:
 def qrs_weigh(state: Floats) -> None:
     """Sets what follows from the levels: the weight of the high band, signal, noise over signal, and trust."""
     low = state[SIGNAL_LOW]
-    high = max(state[SIGNAL_HIGH], 1e-3 * low)
+    state[SIGNAL_HIGH] = high = max(state[SIGNAL_HIGH], 1e-3 * low)
     noise_low, noise_high = state[NOISE_LOW] / low, state[NOISE_HIGH] / high
     worth = noise_low * noise_low / (noise_high * noise_high + WEIGHT_CLEAN)
     state[WEIGH] = WEIGHT * worth * worth * (low / high) * (low / high)
-    state[SIGNAL] = qrs_amplitude(state, low, state[SIGNAL_HIGH])
+    state[SIGNAL] = qrs_amplitude(state, low, high)
     state[NOISE] = qrs_amplitude(state, state[NOISE_LOW], state[NOISE_HIGH]) / state[SIGNAL]
     state[TRUST] = max(TRUST_LEAST, 1.0 - DISTRUST * state[NOISE])
 
@@ -173,10 +173,8 @@ def qrs_accept(state: Floats, i: int, late: float, out: Floats, found: int) -> i
         gain = RR_GAIN * state[TRUST]
         state[CHANGE] += gain * (min(1.0, abs(change) / state[RR]) - state[CHANGE])
         state[RR] += gain * change
-    share = min(1.0, CLIP * state[SIGNAL] / qrs_amplitude(state, low, high))
-    gain = SIGNAL_GAIN * state[TRUST]
-    state[SIGNAL_LOW] += gain * (share * low - state[SIGNAL_LOW])
-    state[SIGNAL_HIGH] += gain * (share * high - state[SIGNAL_HIGH])
+    for level, value in ((SIGNAL_LOW, low), (SIGNAL_HIGH, max(high, 1e-3 * low))):
+        state[level] *= math.exp(SIGNAL_GAIN * state[TRUST] * math.log(value / state[level]))
     qrs_weigh(state)
     state[LAST] = at
     state[DUE] = at + MISSED * state[RR] + 2.0 * state[SEPARATION]
@@ -251,6 +249,7 @@ def qrs_learn(state: Floats, now: float, out: Floats, found: int) -> int:
     state[NOISE_LOW], state[NOISE_HIGH] = FALL * share * low, FALL * share * high
     qrs_weigh(state)
     state[LAST], state[RR], state[CHANGE], state[TAUGHT] = -math.inf, rr, 1.0, 0.0
+    state[MEAN_0:SHAPE_0] = 0.0
     return qrs_replay(state, 0, out, found)
 
 

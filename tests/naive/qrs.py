@@ -126,6 +126,12 @@ class Candidate:
     likeness: float
 
 
+def moved(level: float, amplitude: float, trust: float) -> float:
+    """A signal level after one more beat: a geometric mean that forgets."""
+    share = qrs.SIGNAL_GAIN * trust
+    return float(level ** (1 - share) * amplitude**share)
+
+
 @dataclass
 class Levels:
     """The amplitudes of beats and of the rest in both bands."""
@@ -137,11 +143,10 @@ class Levels:
 
     @property
     def weight(self) -> float:
-        high = max(self.high, self.low / 1000)
         worth = (self.noise_low / self.low) ** 2 / (
-            (self.noise_high / high) ** 2 + qrs.WEIGHT_CLEAN
+            (self.noise_high / self.high) ** 2 + qrs.WEIGHT_CLEAN
         )
-        return qrs.WEIGHT * (worth * self.low / high) ** 2
+        return qrs.WEIGHT * (worth * self.low / self.high) ** 2
 
     def amplitude(self, low: float, high: float) -> float:
         return math.sqrt(low**2 + self.weight * high**2)
@@ -164,10 +169,9 @@ class Levels:
         self.noise_high += qrs.NOISE_GAIN * (share * high - self.noise_high)
 
     def learn_signal(self, low: float, high: float) -> None:
-        share = min(1.0, qrs.CLIP * self.signal / self.amplitude(low, high))
-        gain = qrs.SIGNAL_GAIN * self.trust
-        self.low += gain * (share * low - self.low)
-        self.high += gain * (share * high - self.high)
+        trust = self.trust
+        self.low = moved(self.low, low, trust)
+        self.high = max(moved(self.high, max(high, low / 1000), trust), self.low / 1000)
 
 
 @dataclass
@@ -273,7 +277,7 @@ class Decisions:
         else:
             rise = max(1.0, qrs.FALL * self.levels.low / low)
             low, high = low * rise, high * rise
-        self.levels = Levels(low, high, qrs.FALL * low, qrs.FALL * high)
+        self.levels = Levels(low, max(high, low / 1000), qrs.FALL * low, qrs.FALL * high)
         self.last, self.change, self.mean, self.taught = None, 1.0, None, 0
         self.replay(self.waiting, now)
 

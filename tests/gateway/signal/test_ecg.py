@@ -153,6 +153,18 @@ def test_small_beats_between_large_ones_are_found_from_the_start() -> None:
     assert result.fp + result.fn <= 1, result
 
 
+def test_large_beats_do_not_hide_the_small_ones_between_them() -> None:
+    rng = np.random.default_rng(19)
+    truth = np.arange(0.5, 59, 0.7)
+    large = truth[20::2]
+    x = ecg(truth, 60, 250) + 5 * ecg(large, 60, 250)
+    stream = EcgStream(250)
+    beats = stream.process(noisy(x, 10, 250, rng))
+    result = compare(truth, np.concatenate([beats.index, stream.flush().index]) / 250)
+    assert result == Score(truth.size, 0, 0)
+    assert not beats.late.any()
+
+
 def test_a_small_early_beat_is_no_t_wave() -> None:
     rng = np.random.default_rng(14)
     truth = np.arange(0.5, 59.5, 1.1)
