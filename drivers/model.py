@@ -250,7 +250,8 @@ class Event:
     Attributes:
         at_ns: CLOCK_BOOTTIME when it was noticed.
         reason: a stable token for machines ("resync", "hub_restart").
-        text: what, got, expected, for people. Never patient data.
+        text: what, got, expected, for people. Never patient data, but where the configuration asks to interpret
+            it (falls of SpO2); it goes into the journal and into no log.
         data: the bytes in hand, for a malformed frame.
         code: the signal concerned, if it is one signal.
         from_ns, until_ns: the span concerned; None where it is not known.

@@ -11,6 +11,7 @@ from operator import attrgetter
 
 from drivers.assigned import ECG_CODES, Code
 from drivers.model import Event, EventKind, Observation, Record, SampleArray, Validity
+from gateway.conditioner.desaturation import Falls
 from gateway.conditioner.ecg import EcgRun
 from gateway.conditioner.grade import rounded
 from gateway.conditioner.oximeter import Oximeter
@@ -47,11 +48,21 @@ class Conditioner:
     def __init__(self, devices: Iterable[Device] = ()) -> None:
         """Takes the devices for what is configured of their signals; of others nothing is known."""
         self._devices = {device.id: device for device in devices}
+        self._falls = {
+            device.id: Falls(device.desaturation_percent)
+            for device in self._devices.values()
+            if device.desaturation_percent is not None
+        }
         self._oximeters: dict[str, Oximeter] = {}
         self._runs: dict[tuple[str, Code], tuple[Stretch, Run]] = {}
 
     def process(self, device: str, record: Record) -> Iterable[Record]:
-        """The record, then what the hub determines from it."""
+        """The record, then what the hub determines from it, and what it interprets where that is configured."""
+        determined = self._determined(device, record)
+        falls = self._falls.get(device)
+        return determined if falls is None else falls.follow(determined)
+
+    def _determined(self, device: str, record: Record) -> Iterable[Record]:
         match record:
             case Event(kind=kind) if kind in BREAKS:
                 yield record

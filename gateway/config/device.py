@@ -7,7 +7,7 @@ from pathlib import Path
 from drivers.contract import BleLink, Driver, Option
 from gateway.config.kinds import NAME, build
 from gateway.config.signals import CURVE, LIMITS, Limits, Spo2Curve
-from gateway.tables import Key, Kind, Reader, path, show, text
+from gateway.tables import Key, Kind, Reader, integer, path, show, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,15 @@ class Device:
     ecg_limits: Limits | None = None
     ppg_limits: Limits | None = None
     spo2_curve: Spo2Curve | None = None
+    desaturation_percent: int | None = None
     options: Mapping[str, object] = field(default_factory=dict)
 
 
 ADDRESS = text(
     'a Bluetooth address such as "A4:C1:38:00:00:01"', r"[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}"
 )
+
+FALL = integer(1, 20, "percent below the mean of the last two minutes (usual are 3 and 4)")
 
 
 ENDS = "the least and the greatest number that its converter gives of"
@@ -50,6 +53,11 @@ def device_keys(folder: Path, driver: Driver | None) -> tuple[Key, ...]:
         Key("ecg_limits", LIMITS, f"{ENDS} its ECG; without them a lead that is off is only flat"),
         Key("ppg_limits", LIMITS, f"{ENDS} its red and infrared light"),
         Key("spo2_curve", CURVE, "its sensor's own calibration; without it light gives no SpO2"),
+        Key(
+            "desaturation_percent",
+            FALL,
+            "falls of its SpO2 by so much become events; without it none do",
+        ),
     ]
     if driver is None or isinstance(driver.link, BleLink):
         keys.append(Key("address", ADDRESS, "its Bluetooth address", required=driver is not None))

@@ -155,17 +155,18 @@ def _start(rate_hz: float, rails: tuple[float, float]) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Desaturation:
-    """A fall of SpO2 and its end. It tells of the numbers, not of the person.
+    """A fall of SpO2. It tells of the numbers, not of the person.
 
     Attributes:
-        begin_s, end_s: first second below the limit, and first second at or above it again (or without a value).
+        begin_s: first second below the limit.
+        end_s: first second at or above it again (or without a value). None while it lasts.
         baseline_percent: mean of the values before it.
-        lowest_percent: the lowest value.
-        recovered: it ended because the values rose again; False: because none came, or the run ended.
+        lowest_percent: the lowest value so far.
+        recovered: it ended because the values rose again; False: it lasts, or no value came, or the run ended.
     """
 
     begin_s: float
-    end_s: float
+    end_s: float | None
     baseline_percent: float
     lowest_percent: float
     recovered: bool
@@ -192,12 +193,19 @@ class Desaturations:
         self._drop = drop_percent
         self._before: deque[tuple[float, float]] = deque(maxlen=int(self.BASELINE_S))
         self._begin: float | None = None
+        self._said = False
         self._baseline = self._lowest = 0.0
         self._last: float | None = None
 
     def process(self, time_s: float, spo2_percent: float | None) -> Desaturation | None:
-        """Takes the next value, at 1 a second at most, None when it is unknown or bad. Returns a fall that ended now."""
-        if self._last is not None and time_s <= self._last:
+        """Takes the next value, at 1 a second at most, None when it is unknown or bad.
+
+        What is unknown may have the time of the value before it. Returns a fall without an end, once, when it has
+        lasted 10 s; and one that long when it has ended.
+        """
+        if self._last is not None and (
+            time_s < self._last or (time_s == self._last and spo2_percent is not None)
+        ):
             raise ValueError(f"time {time_s} s after {self._last} s: expected ascending times")
         ended = None
         if self._last is not None and time_s - self._last > self.GAP_S:
@@ -208,7 +216,7 @@ class Desaturations:
         if self._begin is not None:
             if spo2_percent <= self._baseline - self._drop:
                 self._lowest = min(self._lowest, spo2_percent)
-                return ended
+                return self._lasting(time_s)
             ended = self._finish(time_s, recovered=True)
         while self._before and time_s - self._before[0][0] > self.BASELINE_S:
             self._before.popleft()
@@ -216,6 +224,7 @@ class Desaturations:
             baseline = sum(value for _, value in self._before) / len(self._before)
             if spo2_percent <= baseline - self._drop:
                 self._begin, self._baseline, self._lowest = time_s, baseline, spo2_percent
+                self._said = False
                 return ended
         self._before.append((time_s, spo2_percent))
         return ended
@@ -226,6 +235,12 @@ class Desaturations:
         self._before.clear()
         self._last = None
         return ended
+
+    def _lasting(self, time_s: float) -> Desaturation | None:
+        if self._begin is None or self._said or time_s - self._begin < self.LASTS_S:
+            return None
+        self._said = True
+        return Desaturation(self._begin, None, self._baseline, self._lowest, recovered=False)
 
     def _finish(self, end_s: float, *, recovered: bool) -> Desaturation | None:
         begin, self._begin = self._begin, None

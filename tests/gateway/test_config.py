@@ -177,7 +177,7 @@ def test_every_fault_at_once(tmp_path: Path) -> None:
         "journal.max_bytes": "str 'lots' | a whole number from 33554432 to 17592186044416 bytes",
         "device[0].driver": f"str 'healthypi-v9' | one of {', '.join(sorted(DRIVERS))}",
         "device[1].id": "str 'a' | another than that of device[0]",
-        "device[1].address": "an unknown key | a known key; known: driver, ecg_limits, id, lead, port, ppg_limits, rate_hz, spo2_curve, subject, uv_per_count",
+        "device[1].address": "an unknown key | a known key; known: desaturation_percent, driver, ecg_limits, id, lead, port, ppg_limits, rate_hz, spo2_curve, subject, uv_per_count",
         "device[1].port": "nothing | a path",
         "device[1].uv_per_count": "int -1 | a number above 0",
         "device[2].rate_hz": "nothing | a number from 1 to 1000",
@@ -461,12 +461,19 @@ def test_facts_about_a_sensor_are_read(tmp_path: Path) -> None:
         ecg_limits = [-32768, 32767]
         ppg_limits = [0, 4194303]
         spo2_curve = { sensor = "maker, model", coefficients = [110, -25.5], ratio = [0.4, 1.8] }
+        desaturation_percent = 4
         """,
     )
     (device,) = config.devices
+    assert device.desaturation_percent == 4
     assert device.ecg_limits == (-32768, 32767)
     assert device.ppg_limits == (0, 4194303)
     assert device.spo2_curve == Spo2Curve("maker, model", (110.0, -25.5), (0.4, 1.8))
+
+
+def test_falls_are_looked_for_only_where_it_is_said(tmp_path: Path) -> None:
+    (device,) = check(tmp_path, BOARD).devices
+    assert device.desaturation_percent is None
 
 
 @pytest.mark.parametrize(
@@ -487,6 +494,10 @@ def test_facts_about_a_sensor_are_read(tmp_path: Path) -> None:
         'spo2_curve = { sensor = "s", coefficients = [1], ratio = [0, 0.4] }',
         'spo2_curve = { sensor = "s", coefficients = [1], ratio = [0.1, 0.2, 0.4] }',
         'spo2_curve = { sensor = "", coefficients = [1], ratio = [0.4, 1.8] }',
+        "desaturation_percent = 0",
+        "desaturation_percent = 21",
+        "desaturation_percent = 3.5",
+        "desaturation_percent = true",
     ],
 )
 def test_what_is_no_fact_about_a_sensor_is_refused(tmp_path: Path, line: str) -> None:

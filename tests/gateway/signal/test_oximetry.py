@@ -164,10 +164,15 @@ def test_a_curve_that_leaves_the_scale_is_not_clipped() -> None:
     assert spo2_percent(steep, 0.5, 0.99, 1.0) is None
 
 
-def falls(values: Sequence[float | None], drop: float = 3.0) -> list[Desaturation]:
+def told(values: Sequence[float | None], drop: float = 3.0) -> list[Desaturation]:
     events = Desaturations(drop)
     found = [events.process(float(k), value) for k, value in enumerate(values)]
     return [event for event in [*found, events.flush()] if event]
+
+
+def falls(values: Sequence[float | None], drop: float = 3.0) -> list[Desaturation]:
+    """Those that are over."""
+    return [event for event in told(values, drop) if event.end_s is not None]
 
 
 def test_a_fall_of_three_percent_for_ten_seconds() -> None:
@@ -177,6 +182,29 @@ def test_a_fall_of_three_percent_for_ten_seconds() -> None:
     assert falls(values, drop=5.0) == []
     assert falls([97.0] * 60 + [93.0] * 9 + [97.0] * 60) == []
     assert falls([97.0] * 60 + [94.1] * 30 + [97.0] * 60) == []
+
+
+def test_a_fall_that_lasts_is_told_once_before_it_is_over() -> None:
+    begun = Desaturation(60, None, 97.0, 91.0, recovered=False)
+    values = [97.0] * 60 + [93.0] * 5 + [91.0] * 55 + [90.0] * 5
+    over = Desaturation(60, 125, 97.0, 90.0, recovered=True)
+    assert told([*values, 97.0]) == [begun, over]
+    assert told([97.0] * 60 + [91.0] * 10) == []
+    assert told([97.0] * 60 + [91.0] * 10 + [97.0]) == [
+        Desaturation(60, 70, 97.0, 91.0, recovered=True)
+    ]
+    again = told([*values, *[97.0] * 60, *[91.0] * 20, 97.0])
+    assert [event.end_s for event in again] == [None, 125, None, 205]
+
+
+def test_what_is_unknown_may_come_with_the_time_of_a_value() -> None:
+    events = Desaturations()
+    for k, value in enumerate([97.0] * 60 + [90.0] * 12):
+        events.process(float(k), value)
+    over = Desaturation(60, 71, 97.0, 90.0, recovered=False)
+    assert events.process(71.0, None) == over
+    with pytest.raises(ValueError, match="ascending"):
+        events.process(70.0, None)
 
 
 def test_without_a_baseline_there_is_no_fall() -> None:
@@ -191,7 +219,7 @@ def test_a_hole_ends_a_fall_and_says_so() -> None:
     assert falls(values) == [Desaturation(60, 71, 97.0, 90.0, recovered=False)]
     events = Desaturations()
     for k, value in enumerate(values):
-        assert events.process(float(k), value) is None
+        events.process(float(k), value)
     assert events.process(100.0, 97.0) == Desaturation(60, 71, 97.0, 90.0, recovered=False)
 
 
