@@ -4,7 +4,8 @@
 Both are processes in the hub's namespace with the same two links, the same broker and the same load, ten messages a
 second. paho is used as its documentation has it: `loop_start`, `reconnect_delay_set`, a keep-alive of 10 s; nothing
 binds it, so the kernel's routes decide (Wi-Fi with the better metric). A network manager withdraws the route of a link
-without a carrier; that is measured too. What is measured is the time from the cut to the first acknowledgement of
+without a carrier; that is measured too. The kernel tells of carriers up to a second late, depending on what it told just
+before: here always as late as it can. What is measured is the time from the cut to the first acknowledgement of
 something sent after it.
 """
 
@@ -71,6 +72,7 @@ def measure_peer(fault: str) -> float | None:
         with home.broker(), home.program(home.hub, *command, log="peer.log"):
             home.until_says("peer.log", "]\n")
             time.sleep(1)
+            home.hold_back_news()
             since = time.monotonic()
             cut(home, fault)
             return wait(lambda: acknowledged_after(home.folder / "peer.log", since))
@@ -82,6 +84,7 @@ def measure_hub(fault: str) -> float | None:
         tempfile.TemporaryDirectory(prefix="wl-links-") as name,
         hub_at_work(Path(name)) as (home, hub, writer),
     ):
+        home.hold_back_news()
         since, beyond = time.monotonic(), writer.count + 1
         cut(home, fault)
         delivered = hub.delivered("4g", beyond)

@@ -110,11 +110,11 @@ class Pace(Protocol):
         ...
 
     def due_ns(self, oldest_ns: int) -> int:
-        """When a connection is dead whose oldest unanswered message left then."""
+        """When to ask `is_dead` of a connection whose oldest unanswered message left then."""
         ...
 
-    def ran_out(self) -> None:
-        """That moment has come."""
+    def is_dead(self, oldest_ns: int, now_ns: int) -> bool:
+        """Whether it was silent for too long."""
         ...
 
     def ended(self, error: UplinkError, now_ns: int) -> None:
@@ -161,9 +161,12 @@ class OnePath:
         """When a connection is dead whose oldest unanswered message left then."""
         return oldest_ns + self._patience.limit_ns
 
-    def ran_out(self) -> None:
-        """That moment has come."""
-        self._patience.ran_out()
+    def is_dead(self, oldest_ns: int, now_ns: int) -> bool:
+        """Whether it was silent for too long."""
+        dead = now_ns >= self.due_ns(oldest_ns)
+        if dead:
+            self._patience.ran_out()
+        return dead
 
     def ended(self, _error: UplinkError, now_ns: int) -> None:
         """The next rest is longer, unless this connection lasted."""

@@ -300,9 +300,8 @@ class Uplink:
     def _check_answers(self) -> None:
         """A message may not be sent again on the same connection (MQTT 5.0, 4.4): so a new one is needed."""
         oldest, now = self._oldest_ns(), self._clock.boottime_ns()
-        if oldest is not None and now >= self._pace.due_ns(oldest):
+        if oldest is not None and self._pace.is_dead(oldest, now):
             waited = (now - oldest) / NS_PER_S
-            self._pace.ran_out()
             raise UplinkError(Reason.TIMEOUT, f"a message got no PUBACK within {waited:.1f} s")
 
     async def _back_off(self) -> None:

@@ -16,7 +16,7 @@ from gateway.journal.storage import FileStorage
 from gateway.uplink.dial import Dialler
 from gateway.uplink.links.ladder import Ladder, Step
 from gateway.uplink.links.managers import ManagerError, Managers
-from gateway.uplink.links.netlink import Facts, Interfaces
+from gateway.uplink.links.netlink import Facts
 from gateway.uplink.links.pace import LinkPace
 from gateway.uplink.links.policy import LinkPolicy, wants_strips
 from gateway.uplink.links.probe import gets_through
@@ -83,7 +83,7 @@ class Links:
         """`selector` is for as many links as there are, in the same order."""
         self.wake: Callable[[], None] = lambda: None
         self.policy = LinkPolicy(clock, usage, self.current)
-        self.pace = LinkPace(selector, timing or Timing(), clock.boottime_ns, self._stir)
+        self.pace = LinkPace(selector, timing or Timing(), clock.boottime_ns, self._stir, self._ask)
         self._links = links
         self._nodes = nodes_in_turn(broker, rng)
         self._wires = wires
@@ -93,6 +93,7 @@ class Links:
         self._dialler = Dialler()
         self._ladder = ladder or Ladder()
         self._managers = Managers(links, self._stir)
+        self._watch: Watch | None = None
         self._event = asyncio.Event()
         self._ready = asyncio.Event()
         self._attempt: asyncio.Task[Wire] | None = None
@@ -147,7 +148,7 @@ class Links:
         try:
             async with contextlib.AsyncExitStack() as stack:
                 try:
-                    watch = await stack.enter_async_context(Watch(self._changed))
+                    self._watch = await stack.enter_async_context(Watch(self._changed))
                 except OSError as error:
                     log.warning(
                         "links: no word from the kernel (%s): every link counts as fit", error
@@ -155,25 +156,30 @@ class Links:
                     for n in range(len(self._links)):
                         self._selector.learn(n, Facts(True, True, True), 0)  # noqa: FBT003
                 else:
-                    self._interfaces = watch.interfaces
                     self._changed()
                 self._ready.set()
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._managers.run(), name="managers")
                     group.create_task(self._tend(), name="links")
         finally:
+            self._watch = None
             self._usage.write(self._usage.payload(reserve_bytes=0))
 
-    _interfaces: Interfaces
+    def _ask(self) -> None:
+        """Acknowledgements are late: does the kernel know of something?"""
+        if self._watch is not None:
+            self._watch.ask()
 
     def _changed(self) -> None:
         """The kernel said something of some interface."""
-        now = self._clock.boottime_ns()
-        routed, self._interfaces.routed = self._interfaces.routed, set()
+        if self._watch is None:
+            return
+        now, interfaces = self._clock.boottime_ns(), self._watch.interfaces
+        routed, interfaces.routed = interfaces.routed, set()
         for n, link in enumerate(self._links):
             name = link.interface or ""
             before = self._selector.state(n, now)
-            lost = self._selector.learn(n, self._interfaces.facts(name), now)
+            lost = self._selector.learn(n, interfaces.facts(name), now)
             if name in routed:
                 self._selector.stirred(n, now)
             after = self._selector.state(n, now)

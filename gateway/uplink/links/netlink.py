@@ -20,7 +20,11 @@ NEWLINK, DELLINK, GETLINK, NEWADDR, DELADDR, GETADDR, NEWROUTE = 16, 17, 18, 20,
 REQUEST_DUMP = 0x1 | 0x300
 IFLA_IFNAME, IFA_ADDRESS, IFA_FLAGS, RTA_OIF = 3, 1, 8, 4
 IFF_RUNNING = 0x40
-"""Up, with a carrier, and not dormant: RFC 2863 operational status up, or unknown as modems have it."""
+"""Up, with a carrier, and not dormant: RFC 2863 operational status up, or unknown as modems have it. Where the carrier
+went, it follows up to a second later."""
+IFF_LOWER_UP = 0x1_0000
+"""There is a carrier at this moment."""
+CARRIES = IFF_RUNNING | IFF_LOWER_UP
 SCOPE_LINK = 253
 UNFIT = 0x08 | 0x40
 """IFA_F_DADFAILED, IFA_F_TENTATIVE: nobody may send from it (yet)."""
@@ -90,7 +94,7 @@ class Interfaces:
             _family, _type, index, flags, _change = _IFINFO.unpack_from(body)
             name = _attributes(body[_IFINFO.size :]).get(IFLA_IFNAME, b"").rstrip(b"\0").decode()
             if kind == NEWLINK and name:
-                self._links[index] = (name, bool(flags & IFF_RUNNING))
+                self._links[index] = (name, flags & CARRIES == CARRIES)
             elif kind == DELLINK:
                 self._links.pop(index, None)
                 self._addresses = {row for row in self._addresses if row[0] != index}

@@ -10,6 +10,9 @@ from gateway.uplink.wire import UplinkError
 QUICK_S = 2.0
 """Without any acknowledgement for so long and twice the round trip, a connection is dead while another link would do.
 With no other it keeps the patience of `Timing.answer`: there is nothing to be gained by a hurry."""
+DOUBT_S = 0.15
+"""After so much silence and twice the round trip, the kernel is asked whether the link still has its carrier: it knows at
+once, but tells by itself up to a second later (it spaces such events, net/core/link_watch.c)."""
 
 
 @dataclass(slots=True)
@@ -29,6 +32,8 @@ class LinkPace:
     clock_ns: Callable[[], int]
     delivers: Callable[[], None]
     """Called at the first acknowledgement of a connection."""
+    doubts: Callable[[], None] = lambda: None
+    """Called once in a silence while another link would do."""
     last_answer_ns: int | None = None
     moving: bool = False
     trouble: str = ""
@@ -36,6 +41,7 @@ class LinkPace:
     answered_ns: list[int | None] = field(init=False)
     _patience: list[Patience] = field(init=False)
     _heard_ns: int | None = None
+    _doubted_ns: int = 0
     _last: int = 0
 
     def __post_init__(self) -> None:
@@ -71,17 +77,39 @@ class LinkPace:
             self.delivers()
 
     def due_ns(self, oldest_ns: int) -> int:
-        """When a connection is dead whose oldest unanswered message left then."""
+        """When to look again at a connection whose oldest unanswered message left then."""
+        doubt_ns = self._doubt_ns(oldest_ns)
+        due_ns = self._due_ns(oldest_ns)
+        return due_ns if doubt_ns is None else min(due_ns, doubt_ns)
+
+    def is_dead(self, oldest_ns: int, now_ns: int) -> bool:
+        """Whether it was silent for too long; on the way there the kernel is asked."""
+        dead = now_ns >= self._due_ns(oldest_ns)
+        doubt_ns = self._doubt_ns(oldest_ns)
+        if dead:
+            self._patience[self._last].ran_out()
+        elif doubt_ns is not None and now_ns >= doubt_ns:
+            self._doubted_ns = doubt_ns
+            self.doubts()
+        return dead
+
+    def _due_ns(self, oldest_ns: int) -> int:
         patience = self._patience[self._last]
         due = oldest_ns + patience.limit_ns
         if not self.selector.has_other(self.clock_ns()):
             return due
-        # Not the age of the oldest message alone: on a link that fills up, answers come late but they come.
-        return min(due, max(oldest_ns, self._heard_ns or 0) + patience.limit_of(QUICK_S))
+        return min(due, self._silent_ns(oldest_ns) + patience.limit_of(QUICK_S))
 
-    def ran_out(self) -> None:
-        """That moment has come."""
-        self._patience[self._last].ran_out()
+    def _doubt_ns(self, oldest_ns: int) -> int | None:
+        """None when this silence was doubted already, or there is nowhere to go."""
+        if not self.selector.has_other(self.clock_ns()):
+            return None
+        at_ns = self._silent_ns(oldest_ns) + self._patience[self._last].limit_of(DOUBT_S)
+        return at_ns if at_ns > self._doubted_ns else None
+
+    def _silent_ns(self, oldest_ns: int) -> int:
+        """Not the age of the oldest message alone: on a link that fills up, answers come late but they come."""
+        return max(oldest_ns, self._heard_ns or 0)
 
     def ended(self, error: UplinkError, now_ns: int) -> None:
         """The connection is gone, or could not be had."""

@@ -58,6 +58,12 @@ class Watch:
         if self._socket is not None:
             asyncio.get_running_loop().remove_reader(self._socket)
             self._socket.close()
+            self._socket = None
+
+    def ask(self) -> None:
+        """Reads all interfaces anew, if that is not being done anyway; `changed` is called with what they say."""
+        if self._socket is not None and self.interfaces.whole:
+            self._socket.send(self.interfaces.begin())
 
     def _read(self, sock: socket.socket) -> None:
         try:

@@ -24,6 +24,7 @@ from gateway.uplink.links import links as at_work
 from gateway.uplink.links.ladder import LADDER, Ladder, Rung, Step
 from gateway.uplink.links.links import Links
 from gateway.uplink.links.netlink import Facts
+from gateway.uplink.links.pace import LinkPace
 from gateway.uplink.links.selector import LinkState, Selector
 from gateway.uplink.links.usage import Usage
 from gateway.uplink.order import Age
@@ -45,6 +46,9 @@ class Kernel:
         self.rows: dict[str, Facts] = {}
         self.routed: set[str] = set()
         self.forbidden = False
+        self.asked = 0
+        self.later: dict[str, Facts] = {}
+        """What it knows, and tells only when it is asked."""
 
     def __call__(self, changed: Any) -> Self:
         self._changed = changed
@@ -63,6 +67,11 @@ class Kernel:
         return self
 
     async def __aexit__(self, *_: object) -> None: ...
+
+    def ask(self) -> None:
+        self.asked += 1
+        self.rows.update(self.later)
+        self._changed()
 
     def say(self, name: str, facts: Facts) -> None:
         self.rows[name] = facts
@@ -258,13 +267,63 @@ def test_patience_is_short_while_another_link_would_do_and_answers_make_it_longe
     async def story() -> None:
         await bench.connect()
         pace, now = bench.links.pace, SystemClock().boottime_ns()
-        assert 1.5 < (pace.due_ns(now) - now) / NS_PER_S < 2.5
-        assert 1.5 < (pace.due_ns(now - 5 * NS_PER_S) - now) / NS_PER_S < 2.5, "answers came since"
+        assert dead_after_s(pace, now, now) == pytest.approx(2.0, abs=0.5)
+        assert dead_after_s(pace, now - 5 * NS_PER_S, now) == pytest.approx(2.0, abs=0.5), (
+            "answers came since"
+        )
         bench.kernel.say("wwan0", DARK)
-        assert 9.5 < (pace.due_ns(now) - now) / NS_PER_S < 10.5
+        assert dead_after_s(pace, now, now) == pytest.approx(10.0, abs=0.5)
         bench.kernel.say("wwan0", FIT)
-        pace.ran_out()
-        assert 3.5 < (pace.due_ns(now) - now) / NS_PER_S < 4.5
+        assert pace.is_dead(now, now + 3 * NS_PER_S)
+        assert dead_after_s(pace, now, now) == pytest.approx(4.0, abs=0.5)
+
+    run(bench, story)
+
+
+def dead_after_s(pace: LinkPace, oldest_ns: int, now_ns: int) -> float:
+    """The end of patience; before it, the kernel is asked."""
+    assert not pace.is_dead(oldest_ns, now_ns + NS_PER_S)
+    return (pace.due_ns(oldest_ns) - now_ns) / NS_PER_S
+
+
+def test_a_late_answer_makes_the_kernel_be_asked_once_and_what_it_knows_counts_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, monkeypatch)
+
+    async def story() -> None:
+        wire = await bench.connect()
+        pace, now = bench.links.pace, SystemClock().boottime_ns()
+        at = pace.due_ns(now)
+        assert 0.1 < (at - now) / NS_PER_S < 0.4
+        assert not pace.is_dead(now, at - 1)
+        assert bench.kernel.asked == 0
+        assert not pace.is_dead(now, at)
+        assert not pace.is_dead(now, at + 1)
+        assert bench.kernel.asked == 1, "once in a silence"
+        assert pace.due_ns(now) > at + NS_PER_S, "the next is the end of patience"
+        assert bench.ear.errors == []
+        bench.kernel.later = {"wlan0": DARK}
+        pace.answered(now, at + 1, accepted=True)
+        assert not pace.is_dead(at + 1, pace.due_ns(at + 1))
+        assert bench.kernel.asked == 2
+        assert [error.text for error in bench.ear.errors] == ["wifi has no carrier"]
+        assert wire.ended == "aborted"
+
+    run(bench, story)
+
+
+def test_with_nowhere_to_go_the_kernel_is_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, monkeypatch)
+    bench.kernel.rows["wwan0"] = DARK
+
+    async def story() -> None:
+        await bench.connect()
+        pace, now = bench.links.pace, SystemClock().boottime_ns()
+        assert not pace.is_dead(now, now + 5 * NS_PER_S)
+        assert bench.kernel.asked == 0
 
     run(bench, story)
 

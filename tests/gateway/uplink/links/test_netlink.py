@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from gateway.uplink.links.netlink import Facts, Interfaces
 from gateway.uplink.links.watch import Watch
 
-RUNNING, UP = 0x40, 0x1
+RUNNING, UP, LOWER_UP = 0x40, 0x1, 0x10000
+FIT = RUNNING | UP | LOWER_UP
 ALL = Facts(present=True, carrier=True, address=True)
 
 
@@ -24,7 +25,7 @@ def attribute(kind: int, value: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(value), kind) + value.ljust((len(value) + 3) & ~3, b"\0")
 
 
-def link(index: int, name: str, flags: int = RUNNING | UP, kind: int = 16) -> bytes:
+def link(index: int, name: str, flags: int = FIT, kind: int = 16) -> bytes:
     head = struct.pack("=BxHiII", 0, 1, index, flags, 0)
     return message(kind, head + attribute(29, b"\0" * 7) + attribute(3, name.encode() + b"\0"))
 
@@ -72,6 +73,8 @@ def test_carrier_address_and_the_interface_itself_come_and_go() -> None:
     no_carrier = Facts(present=True, carrier=False, address=True)
     no_address = Facts(present=True, carrier=True, address=False)
     assert table(link(2, "wlan0", UP)).facts("wlan0") == no_carrier
+    assert table(link(2, "wlan0", UP | RUNNING)).facts("wlan0") == no_carrier, "it has just gone"
+    assert table(link(2, "wlan0", UP | LOWER_UP)).facts("wlan0") == no_carrier, "dormant"
     assert table(link(2, "wlan0", UP), link(2, "wlan0")).facts("wlan0") == ALL
     assert table(address(2, kind=21)).facts("wlan0") == no_address
     assert table(address(2, b"\x0a\0\0\x02"), address(2, kind=21)).facts("wlan0") == ALL
@@ -109,6 +112,27 @@ def test_while_everything_is_read_anew_the_last_word_counts() -> None:
     made.feed(DONE)
     assert made.facts("wlan0") == Facts(present=True, carrier=False, address=False)
     assert made.facts("lo") == Facts()
+
+
+def test_the_kernel_can_be_asked_at_any_time() -> None:
+    async def main() -> list[str]:
+        told: list[str] = []
+        news = asyncio.Event()
+
+        def changed() -> None:
+            told.append("all" if watch.interfaces.facts("lo") == ALL else "half")
+            news.set()
+
+        async with Watch(changed) as watch:
+            for _ in range(2):
+                watch.ask()
+                watch.ask()  # while the answer to the first is not there
+                await asyncio.wait_for(news.wait(), 5)
+                news.clear()
+        watch.ask()  # nothing is to be told any more
+        return told
+
+    assert asyncio.run(main()) == ["all", "all"]
 
 
 @given(st.binary(max_size=300), st.lists(st.tuples(st.integers(0, 30), st.binary(max_size=60))))

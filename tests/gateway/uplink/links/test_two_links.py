@@ -31,14 +31,18 @@ def test_the_other_link_carries_on_and_the_better_one_comes_back(
     tmp_path: Path, fault: str, limit_s: float
 ) -> None:
     with hub_at_work(tmp_path) as (home, hub, writer):
-        cut = home.carrier if fault == "carrier" else lambda far, on: home.blackhole(far, on=not on)
+        if fault == "carrier":
+            home.hold_back_news()
+            home.carrier("w0", on=False)
+        else:
+            home.blackhole("w0", on=True)
         beyond = writer.count + 1  # one may be acknowledged already
-        cut("w0", on=False)
         took_s = hub.until("delivers over 4G", hub.delivered("4g", beyond))
         report(f"{fault}: acknowledged over the other link after {took_s:.2f} s")
         assert took_s < limit_s
         time.sleep(0.5)
-        cut("w0", on=True)
+        home.carrier("w0", on=True)
+        home.blackhole("w0", on=False)
         back_s = hub.until("is back on Wi-Fi", hub.delivered("wifi", writer.count))
         report(f"{fault}: back on the better link {back_s:.2f} s after it worked again")
         writer.stop()

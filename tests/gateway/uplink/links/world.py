@@ -2,6 +2,7 @@
 
 hub  wlan0 10.1.0.2 ---- 10.1.0.1 w0    router    r0 10.3.0.1 ---- 10.3.0.2 cloud: the broker
      wwan0 10.2.0.2 ---- 10.2.0.1 w1
+     spare 10.4.0.2 ---- 10.4.0.1 w2
 """
 
 import contextlib
@@ -53,6 +54,7 @@ class World:
             run("ip", "-n", name, "link", "set", "lo", "up")
         self._cable(self.hub, "wlan0", "10.1.0.2/24", "w0", "10.1.0.1/24")
         self._cable(self.hub, "wwan0", "10.2.0.2/24", "w1", "10.2.0.1/24")
+        self._cable(self.hub, "spare", "10.4.0.2/24", "w2", "10.4.0.1/24")
         self._cable(self.cloud, "c0", "10.3.0.2/24", "r0", "10.3.0.1/24")
         for name, gateway, metric in (("wlan0", "10.1.0.1", "100"), ("wwan0", "10.2.0.1", "700")):
             run("ip", "-n", self.hub, "route", "add", "default", "via", gateway, "dev", name, "metric", metric)  # fmt: skip
@@ -74,6 +76,16 @@ class World:
     def carrier(self, far: str, *, on: bool) -> None:
         """The other end of a cable goes down: the hub's end has no carrier."""
         run("ip", "-n", self.router, "link", "set", far, "up" if on else "down")
+
+    def hold_back_news(self) -> None:
+        """Lets the hub's kernel tell of a carrier lost next as late as it ever does.
+
+        Linux spaces such events by a second (net/core/link_watch.c), unless the two ends of a veth have different
+        indices; here they are the same, as with a real interface, and another cable's event came just before.
+        """
+        self.carrier("w2", on=True)
+        time.sleep(2.2)
+        self.carrier("w2", on=False)
 
     def withdraw_route(self) -> None:
         """As a network manager does for a link without a carrier."""
