@@ -1,7 +1,10 @@
 """Where SQLite and PostgreSQL differ. One SQL store speaks both; what is not here is the same."""
 
+import fcntl
+import os
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +58,14 @@ def sqlite(path: Path) -> Dialect:
 
     def connect() -> sqlite3.Connection:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return sqlite3.connect(path, BUSY_S, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(path, BUSY_S, isolation_level=None, check_same_thread=False)
+        try:
+            with _alone_in(path.parent):
+                connection.execute("PRAGMA journal_mode = WAL")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     return Dialect(
         mark="?",
@@ -68,7 +78,7 @@ def sqlite(path: Path) -> Dialect:
             Type.BYTES: "BLOB",
             Type.NUMBER: "INTEGER",
         },
-        session=("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL"),
+        session=("PRAGMA synchronous = FULL",),
         begin="BEGIN IMMEDIATE",
         lock="",
         setup_lock=None,
@@ -82,6 +92,17 @@ def sqlite(path: Path) -> Dialect:
         errors=(sqlite3.Error, OSError, OverflowError, UnicodeError),
         fault=_sqlite_fault,
     )
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Makes receivers take turns: SQLite does not wait where two switch a new file to its write-ahead log at once."""
+    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(place)
 
 
 def _sqlite_fault(error: Exception) -> StoreError:

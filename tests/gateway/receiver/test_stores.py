@@ -494,20 +494,24 @@ def test_tables_of_another_version_are_not_touched(tmp_path: Path) -> None:
         sql_store(place).totals()
 
 
-def test_three_that_make_the_tables_at_once_do_not_fall_over_each_other(place: Place) -> None:
+def test_those_that_make_the_tables_at_once_do_not_fall_over_each_other(place: Place) -> None:
+    kind, where = place
+    places = [(kind, f"{where}-{n}") for n in range(20)] if kind == "sqlite" else [place]
     failures: list[BaseException] = []
-    begun = threading.Barrier(3)
+    begun = threading.Barrier(6)
 
-    def make(store: SqlStore) -> None:
-        try:
+    def make() -> None:
+        for there in places:
+            store = sql_store(there)
             begun.wait()
-            store.totals()
-        except BaseException as failure:  # noqa: BLE001 - told by the test's thread
-            failures.append(failure)
-        finally:
-            store.close()
+            try:
+                store.totals()
+            except BaseException as failure:  # noqa: BLE001 - told by the test's thread
+                failures.append(failure)
+            finally:
+                store.close()
 
-    threads = [threading.Thread(target=make, args=(sql_store(place),)) for _ in range(3)]
+    threads = [threading.Thread(target=make) for _ in range(begun.parties)]
     for thread in threads:
         thread.start()
     for thread in threads:
