@@ -82,8 +82,11 @@ class Links:
     ) -> None:
         """`selector` is for as many links as there are, in the same order."""
         self.wake: Callable[[], None] = lambda: None
+        self._watch = Watch(self._changed)
         self.policy = LinkPolicy(clock, usage, self.current)
-        self.pace = LinkPace(selector, timing or Timing(), clock.boottime_ns, self._stir, self._ask)
+        self.pace = LinkPace(
+            selector, timing or Timing(), clock.boottime_ns, self._stir, self._watch.ask
+        )
         self._links = links
         self._nodes = nodes_in_turn(broker, rng)
         self._wires = wires
@@ -93,7 +96,6 @@ class Links:
         self._dialler = Dialler()
         self._ladder = ladder or Ladder()
         self._managers = Managers(links, self._stir)
-        self._watch: Watch | None = None
         self._event = asyncio.Event()
         self._ready = asyncio.Event()
         self._attempt: asyncio.Task[Wire] | None = None
@@ -148,7 +150,7 @@ class Links:
         try:
             async with contextlib.AsyncExitStack() as stack:
                 try:
-                    self._watch = await stack.enter_async_context(Watch(self._changed))
+                    await stack.enter_async_context(self._watch)
                 except OSError as error:
                     log.warning(
                         "links: no word from the kernel (%s): every link counts as fit", error
@@ -162,18 +164,10 @@ class Links:
                     group.create_task(self._managers.run(), name="managers")
                     group.create_task(self._tend(), name="links")
         finally:
-            self._watch = None
             self._usage.write(self._usage.payload(reserve_bytes=0))
-
-    def _ask(self) -> None:
-        """Acknowledgements are late: does the kernel know of something?"""
-        if self._watch is not None:
-            self._watch.ask()
 
     def _changed(self) -> None:
         """The kernel said something of some interface."""
-        if self._watch is None:
-            return
         now, interfaces = self._clock.boottime_ns(), self._watch.interfaces
         routed, interfaces.routed = interfaces.routed, set()
         for n, link in enumerate(self._links):
