@@ -68,7 +68,7 @@ bench: $(BENCH_READY)  ## what a device's data costs the hub; journal, uplink an
 	$(BENCH_PY) tools/bench.py
 	$(BENCH_PY) -m tools.bench_start
 	$(BENCH_PY) tools/bench_journal.py
-	$(BENCH_PY) tools/bench_uplink.py
+	$(BENCH_PY) -m tools.bench_uplink
 	$(BENCH_PY) tools/bench_receiver.py
 	$(BENCH_PY) -m tools.bench_fleet
 	$(BENCH_PY) -m tools.bench_links

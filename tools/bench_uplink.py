@@ -6,262 +6,41 @@ is a process of its own, the broker is a real mosquitto. What was on the link is
 """
 
 import argparse
-import asyncio
 import contextlib
 import json
-import os
 import shutil
-import signal
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from decimal import Decimal
+from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from drivers.assigned import Code, Unit
-from drivers.model import Event, EventKind, Observation, Quantity, SampleArray
+from drivers.model import Event, EventKind
 from gateway.clock import SystemClock
-from gateway.journal.journal import Journal
-from gateway.journal.keys import HubKey
 from tests.gateway.uplink.authority import Authority, tls_mosquitto
-from tests.gateway.uplink.bench import Mosquitto, free_port, mosquitto
+from tests.gateway.uplink.bench import Mosquitto, mosquitto
+from tools.uplink_bench.hub import (
+    HUB,
+    backlog,
+    config,
+    cpu_s,
+    fill,
+    opened,
+    pile_up,
+    program,
+    wardlink,
+)
+from tools.uplink_bench.link import LINK_BYTES_S, MBIT_S, ROUND_TRIP_MS, SETTLE_S, WINDOW_S, link
+from tools.uplink_bench.peers import PEERS, Files, peer
 
-ROUND_TRIP_MS, MBIT_S = 80, 5
-LINK_BYTES_S = MBIT_S * 125_000
-SETTLE_S, WINDOW_S = 3.0, 10.0
-"""Connecting and slow start are not counted: the link is watched after it has settled."""
 RECORD_BYTES = 200
 BATCH = 100
-WAVE_BYTES = 6_000
-HUB = "hub-1"
 PAYLOADS = ("json", "cbor")
 out = sys.stdout
-
-
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Whom to trust, and who we are."""
-
-    ca: Path
-    certificate: Path
-    key: Path
-
-
-# --- The link, and what was on it --------------------------------------------------------------------------
-
-
-class Link:
-    """The modelled link as a process of its own, and the bytes that it counted."""
-
-    def __init__(self, target: int) -> None:
-        self.port = free_port()
-        command = [sys.executable, str(Path(__file__).with_name("link_model.py"))]
-        command += [str(self.port), str(target)]
-        command += ["--round-trip-ms", str(ROUND_TRIP_MS), "--mbit-s", str(MBIT_S)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: S603 - our own file
-        self.samples: list[tuple[float, int, int]] = []
-        threading.Thread(target=self._listen, daemon=True).start()
-        while not self.samples:
-            time.sleep(0.01)
-
-    def _listen(self) -> None:
-        assert self._process.stdout is not None  # noqa: S101 - it was asked for
-        for line in self._process.stdout:
-            since_s, up, down = json.loads(line)
-            self.samples.append((since_s, up, down))
-
-    def wait(self, since_s: float, sender: "subprocess.Popen[bytes]") -> None:
-        """Until so long after the first byte. Whoever ends before it sent one will not be waited for."""
-        while self.samples[-1][0] < since_s:
-            if sender.poll() is not None and not self.samples[-1][1]:
-                sys.exit(f"{sender.args!r} ended before it sent anything")
-            time.sleep(0.02)
-
-    def use(self) -> float:
-        """Share of the link upwards while it was watched."""
-        watched = [s for s in self.samples if SETTLE_S <= s[0] <= SETTLE_S + WINDOW_S]
-        (begin_s, begin, _), (end_s, end, _) = watched[0], watched[-1]
-        return (end - begin) / (end_s - begin_s) / LINK_BYTES_S
-
-    def close(self) -> None:
-        """Ends it."""
-        self._process.terminate()
-        self._process.wait()
-
-
-@contextlib.contextmanager
-def link(target: int) -> Iterator[Link]:
-    """A link to a port."""
-    model = Link(target)
-    try:
-        yield model
-    finally:
-        model.close()
-
-
-# --- The contestants ---------------------------------------------------------------------------------------
-
-
-def vitals(number: int) -> Observation:
-    """A value a second, of ten devices in turn."""
-    value = Quantity(Decimal(60 + number * 7 % 31), Unit.BEAT_PER_MIN)
-    return Observation(
-        Code.ECG_HEART_RATE, value, number * 100_000_000 + number * 7_919 % 1_000_000
-    )
-
-
-def fill(folder: Path, batches: int, entries: int) -> HubKey:
-    """A journal with vitals that nobody has had yet."""
-    key = HubKey.find(folder, {})
-    with _journal(folder, key) as journal:
-        number = 0
-        for _ in range(batches):
-            for _ in range(entries):
-                number += 1
-                journal.append(f"device-{number % 10}", vitals(number), "patient-1")
-            journal.commit()
-    return key
-
-
-def pile_up(folder: Path, size_bytes: int) -> HubKey:
-    """A journal with so much waveform that nobody has had yet: 10 s of six leads at 500 Hz a commit."""
-    key = HubKey.find(folder, {})
-    # Waiting for the disk at each of a hundred thousand commits is no part of what is measured.
-    with mock.patch("os.fdatasync"), _journal(folder, key) as journal:
-        for number in range(size_bytes // (WAVE_BYTES * 10)):
-            for second in range(10):
-                data = os.urandom(WAVE_BYTES)
-                wave = SampleArray(data, 2, 2_000_000, Unit.MICRO_VOLT)
-                at_ns = (number * 10 + second) * 1_000_000_000
-                journal.append("device-1", Observation(Code.ECG_ELEC_POTL_I, wave, at_ns), "p-1")
-            journal.commit()
-    os.sync()
-    return key
-
-
-@contextlib.contextmanager
-def _journal(folder: Path, key: HubKey) -> Iterator[Journal]:
-    journal = Journal.open(
-        folder / "journal", hub=HUB, clock=SystemClock(), hub_key=key, max_bytes=1 << 34
-    )
-    try:
-        yield journal
-    finally:
-        journal.close()
-
-
-def config(folder: Path, port: int, files: Files | None, payload: str = "json") -> Path:
-    """The hub's configuration."""
-    tls = (
-        ""
-        if files is None
-        else (
-            f'[broker.tls]\nca_file = "{files.ca}"\ncertificate_file = "{files.certificate}"\n'
-            f'key_file = "{files.key}"\n'
-        )
-    )
-    path = folder / "wardlink.toml"
-    path.write_text(
-        f'[hub]\nid = "{HUB}"\ntenant = "ward"\nstate_dir = "{folder}"\nruntime_dir = "{folder}/run"\n'
-        f'[broker]\nhost = "127.0.0.1"\nport = {port}\n{tls}[delivery]\npayload = "{payload}"\n',
-        encoding="utf-8",
-    )
-    return path
-
-
-def wardlink(configured: Path) -> list[str]:
-    """The command of the real uplink."""
-    return [str(Path(sys.executable).with_name("wardlink")), "uplink", "--config", str(configured)]
-
-
-def status(folder: Path) -> dict[str, object] | None:
-    """What the uplink says of itself."""
-    with socket.socket(socket.AF_UNIX) as sock, contextlib.suppress(OSError, ValueError):
-        sock.connect(str(folder / "run" / "uplink.sock"))
-        with sock.makefile("rb") as file:
-            found = json.loads(file.read())
-            return found if isinstance(found, dict) else None
-    return None
-
-
-def backlog(folder: Path) -> int | None:
-    """Entries that are not delivered yet; None while nobody says."""
-    found = status(folder)
-    waiting = found.get("backlog") if found else None
-    return sum(waiting.values()) if isinstance(waiting, dict) and waiting else None
-
-
-def peer_paho(port: int, files: Files | None, size: int, count: int) -> None:
-    """As paho's documentation does: publish and let it queue."""
-    client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
-    if files is not None:
-        client.tls_set(str(files.ca), str(files.certificate), str(files.key))
-    client.connect("127.0.0.1", port)
-    client.loop_start()
-    message = os.urandom(size // 2).hex().encode()
-    infos = [client.publish("peer/data", message, qos=1) for _ in range(count)]
-    for info in infos:
-        info.wait_for_publish()
-    client.disconnect()
-    client.loop_stop()
-
-
-def peer_aiomqtt(port: int, files: Files | None, size: int, count: int) -> None:
-    """As the documentation of aiomqtt does: publish, one after the other."""
-    import aiomqtt  # noqa: PLC0415 - only here
-
-    async def run() -> None:
-        tls = files and aiomqtt.TLSParameters(
-            ca_certs=str(files.ca), certfile=str(files.certificate), keyfile=str(files.key)
-        )
-        message = os.urandom(size // 2).hex().encode()
-        async with aiomqtt.Client("127.0.0.1", port, tls_params=tls or None) as client:
-            for _ in range(count):
-                await client.publish("peer/data", message, qos=1)
-
-    asyncio.run(run())
-
-
-PEERS: dict[str, Callable[[int, Files | None, int, int], None]] = {
-    "paho": peer_paho,
-    "aiomqtt": peer_aiomqtt,
-}
-
-
-def peer(name: str, port: int, files: Files | None, size: int, count: int) -> list[str]:
-    """The command of a peer: this file as a program."""
-    command = [sys.executable, __file__, "--peer", name, str(port), str(size), str(count)]
-    return (
-        command
-        if files is None
-        else [*command, *map(str, (files.ca, files.certificate, files.key))]
-    )
-
-
-@contextlib.contextmanager
-def program(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process while the block lasts."""
-    with log.open("ab") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file)  # noqa: S603 - our own commands
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-        process.wait()
-
-
-# --- What is measured --------------------------------------------------------------------------------------
 
 
 def link_use(server: Mosquitto, files: Files, scratch: Path) -> None:
@@ -323,7 +102,7 @@ def one_backlog(server: Mosquitto, files: Files, folder: Path, hours: float, pay
                 if out.isatty() and left is not None:
                     out.write(f"\r{entries - left} of {entries} records ")
                     out.flush()
-            took_s, used_s = time.monotonic() - begin, _cpu_s(process.pid)
+            took_s, used_s = time.monotonic() - begin, cpu_s(process.pid)
         up = model.samples[-1][1]
     if out.isatty():
         out.write("\r")
@@ -363,7 +142,7 @@ def alarm_delay(
     raised: dict[int, float] = {}
     with (
         link(server.port) as model,
-        _journal(folder, key) as journal,
+        opened(folder, key) as journal,
         program(wardlink(config(folder, model.port, files)), scratch / "alarm.log") as process,
     ):
         model.wait(SETTLE_S, process)
@@ -402,10 +181,10 @@ def loopback(scratch: Path) -> None:
             with program(wardlink(configured), scratch / "loop.log") as process:
                 while backlog(folder) is None:
                     time.sleep(0.005)
-                begin, cpu, had = time.monotonic(), _cpu_s(process.pid), backlog(folder) or 1
+                begin, cpu, had = time.monotonic(), cpu_s(process.pid), backlog(folder) or 1
                 while backlog(folder):
                     time.sleep(0.02)
-                took, used = time.monotonic() - begin, _cpu_s(process.pid) - cpu
+                took, used = time.monotonic() - begin, cpu_s(process.pid) - cpu
             cost(f"wardlink uplink, {payload}", had / took, used / had)
         used = 0.0
         for name in PEERS:
@@ -415,7 +194,7 @@ def loopback(scratch: Path) -> None:
             ) as process:
                 while process.poll() is None:
                     with contextlib.suppress(OSError):
-                        used = _cpu_s(process.pid)
+                        used = cpu_s(process.pid)
                     time.sleep(0.01)
             took = float((scratch / "peer.log").read_text(encoding="ascii").split()[-1])
             cost(f"{name}, a record a message", count / took, used / count)
@@ -425,11 +204,6 @@ def cost(name: str, rate: float, cpu_s: float) -> None:
     """A line of the table."""
     out.write(f"{name:38}{rate:12.0f}{1e6 * cpu_s:20.1f}\n")
     out.flush()
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> int:
@@ -444,15 +218,7 @@ def main() -> int:
         help="that waits when an alarm comes (default: vitals)",
     )
     parser.add_argument("--only", choices=("use", "backlog", "alarm", "loopback"))
-    parser.add_argument("--peer", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.peer:
-        name, port, size, count, *paths = options.peer
-        files = Files(*map(Path, paths)) if paths else None
-        begin = time.monotonic()
-        PEERS[name](int(port), files, int(size), int(count))
-        out.write(f"{time.monotonic() - begin}\n")
-        return 0
     scratch = Path(tempfile.mkdtemp(prefix="wardlink-bench-"))
     try:
         (scratch / "pki").mkdir()
