@@ -342,7 +342,7 @@ class SimulatedHub:
         if packet.code >= packets.FAILED:
             lane.sent = min(lane.sent, flight.first - 1)
         open_from = [f.first for f in self._flights.values() if f.stream == flight.stream]
-        lane.acknowledged = min(open_from, default=lane.sent + 1) - 1
+        lane.acknowledged = min([*open_from, lane.sent + 1]) - 1
         if not self._behaviour.by_receipt:
             lane.mark.released = lane.acknowledged
 

@@ -1,7 +1,7 @@
 """Encoders against vectors; whole boards over real ptys, the hub's transport and drivers against the ledger."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -212,27 +212,44 @@ def new_session(name: str, rate_hz: float) -> tuple[SerialLink, Session]:
     return driver.link, driver.session(options)
 
 
-async def pump(transport: SerialTransport, session: Session, into: Decoded, quiet_s: float) -> None:
-    """Until nothing comes for `quiet_s`, or the link is lost."""
+async def pump(
+    transport: SerialTransport,
+    session: Session,
+    into: Decoded,
+    quiet_s: float,
+    over: Callable[[], bool] = lambda: True,
+) -> None:
+    """Until it is over and nothing comes for `quiet_s`, or the link is lost."""
     into.take(list(session.start(boottime_ns(), Resume())))
     while True:
         try:
             arrival = await asyncio.wait_for(transport.receive(), quiet_s)
         except TimeoutError:
-            break
+            if over():
+                break
+            continue
         into.take(list(session.receive(arrival.source, arrival.data, arrival.at_ns)))
     into.take(list(session.timeout(boottime_ns())))
 
 
-async def streamed(board: OpenViewBoard, seconds: float) -> Decoded:
-    """Opens the port, lets the board run for `seconds` of this clock, and decodes all."""
+async def streamed(
+    board: OpenViewBoard, seconds: float, enough: Callable[[], bool] = lambda: True
+) -> Decoded:
+    """Opens the port, lets the board run for `seconds` of this clock and until it is enough, and decodes all."""
     line, session = new_session(board.layout.name, board.source.rate_hz)
     transport = SerialTransport(board.line.path, line, SystemClock())
     await transport.open()
-    running = asyncio.create_task(board.run())
-    asyncio.get_running_loop().call_later(seconds, running.cancel)
+    running, loop = asyncio.create_task(board.run()), asyncio.get_running_loop()
+
+    def stop() -> None:
+        if enough():
+            running.cancel()
+        else:
+            loop.call_later(0.05, stop)
+
+    loop.call_later(seconds, stop)
     decoded = Decoded()
-    await pump(transport, session, decoded, quiet_s=0.15)
+    await pump(transport, session, decoded, quiet_s=0.15, over=running.done)
     await transport.close()
     board.line.close()
     return decoded
@@ -274,8 +291,7 @@ def test_each_loss_on_the_wire_is_a_gap_and_no_block_spans_it(seed: int, tmp_pat
     # Runs of at most 6 bytes: no false frame can close, since no 00 0B stands where it would have to end.
     faults = Faults(seed, Loss(1 / 1500, longest=6))
     board = board_at(tmp_path / "ttyWARD0", "healthypi-v3", speed=30.0, faults=faults)
-    decoded = asyncio.run(streamed(board, 0.5))
-    assert faults.counts()["loss"] > 30
+    decoded = asyncio.run(streamed(board, 0.4, lambda: faults.counts()["loss"] > 30))
     assert_equals_ledger(decoded, board)
     delivered = board.ledger.delivered()
     breaks = np.count_nonzero(np.diff(delivered) != 1)
@@ -295,8 +311,7 @@ def test_byte_by_byte_with_loss_and_strangers_decodes_what_went_out_whole(
 ) -> None:
     faults = Faults(seed, Loss(1 / 1500, longest=6), Insert(1 / 1500, longest=6), OneByOne())
     board = board_at(tmp_path / "ttyWARD0", "healthypi-v4", speed=5.0, faults=faults)
-    decoded = asyncio.run(streamed(board, 0.8))
-    assert faults.counts()["onebyone"] > 5_000
+    decoded = asyncio.run(streamed(board, 0.5, lambda: faults.counts()["onebyone"] > 5_000))
     assert_equals_ledger(decoded, board)
     breaks = np.count_nonzero(np.diff(board.ledger.delivered()) != 1)
     assert len(decoded.gaps) >= breaks > 0, str(faults)

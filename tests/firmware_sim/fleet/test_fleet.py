@@ -9,7 +9,8 @@ import pytest
 
 from firmware_sim.__main__ import command_line
 from firmware_sim.fleet import options, packets
-from firmware_sim.fleet.hub import Behaviour
+from firmware_sim.fleet.hub import Behaviour, Flight, Link, SimulatedHub
+from firmware_sim.fleet.measure import Measures
 from firmware_sim.fleet.messages import Identity, Mark, Moment
 from firmware_sim.fleet.run import Fleet, Options, Result, run
 from gateway.uplink.notice import Heartbeat, HubStatus
@@ -77,6 +78,21 @@ def test_what_a_broker_refuses_is_no_delivery(tmp_path: Path) -> None:
     assert not result.ok
     assert result.undelivered == sum(result.expected.values()) > 0
     assert result.measures.refused > 0
+
+
+def test_what_is_behind_a_refused_batch_does_not_count_it_as_delivered() -> None:
+    async def main() -> None:
+        hub = SimulatedHub(Identity(1, "ward", 1), Behaviour(()), Measures(), 0.0)
+        link, lane = Link(hub, packets.MQTT_5), hub.lanes["vitals"]
+        lane.mark.high_water = lane.sent = 8
+        hub._flights = {1: Flight("vitals", 1, 0.0), 2: Flight("vitals", 5, 0.0)}
+        hub.came(link, packets.Packet(packets.Kind.PUBACK, 1, packets.FAILED))
+        assert (lane.sent, lane.mark.released) == (0, 0)
+        hub.came(link, packets.Packet(packets.Kind.PUBACK, 2))
+        assert lane.mark.released == 0
+        assert not hub.is_done
+
+    asyncio.run(main())
 
 
 # --- Against what the receiver's own code reads ------------------------------------------------------------
