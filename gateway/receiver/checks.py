@@ -35,6 +35,8 @@ class Rejection(StrEnum):
     """Sealed for this clinic, sent by its hub, and not what that hub sealed: it was changed on the hub's disk."""
     STALE = "stale"
     """From below the floor of its track: whether it is a repeat cannot be told any more."""
+    CHAIN = "chain"
+    """A frame that fits no history with those that came, and has numbers of theirs."""
     REFUSED = "refused"
     """The store would not take it, for what is in it and not for want of room."""
 

@@ -20,6 +20,7 @@ from gateway.receiver.checks import (
 )
 from gateway.receiver.clocks import clock_line, learn
 from gateway.receiver.ledger import Cause, Gap, Key, Ledger, Taken
+from gateway.receiver.state import frame_fields
 from gateway.receiver.store import Line, RefusedError, Store, StoreError, Totals
 from gateway.timeline import Timeline
 from gateway.uplink.fields import Json
@@ -192,7 +193,16 @@ class Intake:
         work.lines.extend(self._gaps([*lost, *taken.gaps]))
 
     def _batch(self, work: _Work, item: Checked, message: Message) -> None:
-        taken = self._taken(work, item.keys[0], message)
+        key, span = item.keys[0], span_of(message.batch)
+        fits = message.tags is None or work.ledger.fits(key, span, message.tags)
+        taken = self._taken(work, key, message)
+        if not fits:
+            # Said before its entries: from lines that a crash tore, these are read as come.
+            work.lines.extend(self._gaps([Gap(key, span, Cause.CHAIN)]))
+            if taken.repeats:
+                # Numbers of another frame: no repeats, though nothing else tells them apart.
+                text = f"{taken.repeats} entries under numbers that another frame has"
+                self._reject(work, item.message, Rejection.CHAIN, text)
         timeline = self._learn(work, message.batch.hub, message.batch)
         entries = self._entry_lines(message, taken, timeline)
         work.count.entries += len(entries)
@@ -239,6 +249,8 @@ class Intake:
                         "record": record,
                     }
                 )
+        if lines and message.tags is not None:
+            lines[0] = {**lines[0], "frame": frame_fields(span_of(batch), message.tags)}
         return lines
 
     def _heartbeat(self, work: _Work, beat: Heartbeat) -> None:

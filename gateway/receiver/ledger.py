@@ -7,14 +7,17 @@ A hub sends what is new before what waits, so a hole by itself is no loss. Each 
 hole is missing from the moment on that one says it is not, and after its grace it is named.
 """
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from gateway.journal.entry import Stream
+from gateway.receiver.chain import Chain
 from gateway.timeline import Timeline
 from gateway.uplink.notice import HubStatus
+from gateway.uplink.payload import FrameTags
 from gateway.uplink.receipt import MAX_HOLES as RECEIPT_HOLES
 from gateway.uplink.receipt import Held
 from gateway.uplink.spans import Spans
@@ -70,6 +73,8 @@ class Cause(StrEnum):
     """The hub's journal reaches less far than its earlier heartbeat: its tail was cut off."""
     UNREADABLE = "unreadable"
     """They came, sealed, and do not open: what the hub's disk says is not what was written there. Final."""
+    CHAIN = "chain"
+    """They came, and do not follow on what came before or behind them: two histories of one journal. Final."""
     TOO_MANY = "too_many"
     """More holes than can be kept: this one is final, what comes of it later is not taken."""
 
@@ -118,6 +123,7 @@ class Track:
         claimed: the highest high-water mark in a heartbeat.
         holes: below `high`, in order. Two that touch differ in more than their place.
         pending: what was still to come by the last heartbeat.
+        chain: what frames that come must fit to.
     """
 
     floor: int = 0
@@ -125,6 +131,12 @@ class Track:
     claimed: int = 0
     holes: list[Hole] = field(default_factory=list)
     pending: Spans = field(default_factory=Spans)
+    chain: Chain = field(default_factory=Chain.begin)
+
+    def has(self, number: int) -> bool:
+        """Whether it came, or will never be taken. Everything has what is before the first."""
+        at = bisect_right(self.holes, number, key=lambda hole: hole.span.first) - 1
+        return number <= self.high and (at < 0 or number > self.holes[at].span.last)
 
     def reach(self, last: int, cause: Cause) -> None:
         """Numbers up to here exist: a hole up to there."""
@@ -186,6 +198,7 @@ class Track:
             return None
         hole = self.holes.pop(at)
         self.floor = max(self.floor, hole.span.last)
+        self.chain.settle(hole.span.first, hole.span.last, self.has)
         return hole
 
     def _is_pending(self, hole: Hole) -> bool:
@@ -252,6 +265,10 @@ class Ledger:
             epochs.append(key.epoch)
         self.tracks[key] = track
 
+    def fits(self, key: Key, span: Span, frame: FrameTags) -> bool:
+        """A whole frame came, and is received next: whether it fits to those that came. See Chain.takes."""
+        return self.track(key).chain.takes(span.first, span.last, frame)
+
     def receive(self, key: Key, span: Span) -> Taken:
         """Entries came. Each number of `new` is returned once in the life of the ledger."""
         track = self.track(key)
@@ -273,6 +290,7 @@ class Ledger:
         if span.last > track.high:
             new.append(Span(max(span.first, track.high + 1), span.last))
             track.high = span.last
+        track.chain.settle(span.first, span.last, track.has)
         gaps.extend(self._retire(key, track))
         known = len(span) - sum(len(part) for part in new)
         stale = _common(span, floor) - sum(_common(part, floor) for part in new)

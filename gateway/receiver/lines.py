@@ -13,7 +13,7 @@ from gateway.clock import Clock
 from gateway.journal.entry import Stream
 from gateway.receiver.clocks import boot_fields, read_boot, replay_clock, replay_entry
 from gateway.receiver.ledger import Cause, Key, Ledger, Span
-from gateway.receiver.state import key_fields, read_key, read_track, track_fields
+from gateway.receiver.state import key_fields, read_frame, read_key, read_track, track_fields
 from gateway.receiver.store import Line, SoleStore, StoreError
 from gateway.timeline import Timeline
 from gateway.uplink.fields import Fields, Json, PayloadError, dumps, loads
@@ -180,6 +180,8 @@ def load(path: Path, lines: Lines, now_ns: int) -> Ledger:
     for line in lines.read(offset):
         with contextlib.suppress(PayloadError):
             _replay(ledger, loads(line), now_ns)
+    for track in ledger.tracks.values():
+        track.chain.settle(1, track.high, track.has)
     return ledger
 
 
@@ -188,6 +190,9 @@ def _replay(ledger: Ledger, line: Fields, now_ns: int) -> None:
         case "entry":
             sequence = line.integer("sequence", least=1)
             key = read_key(line)
+            if line.has("frame"):
+                # What did not fit was said before it.
+                ledger.fits(key, *read_frame(line.object("frame")))
             ledger.receive(key, Span(sequence, sequence))
             replay_entry(ledger.timeline(key.hub, key.epoch), line)
         case "clock":

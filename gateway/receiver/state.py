@@ -3,9 +3,11 @@
 from collections.abc import Iterable
 
 from gateway.journal.entry import Stream
+from gateway.receiver.chain import Chain
 from gateway.receiver.ledger import Cause, Hole, Key, Ledger, Span, Track
-from gateway.uplink.fields import Fields, Json, PayloadError, dumps, loads
+from gateway.uplink.fields import Fields, Hex, Json, PayloadError, dumps, loads
 from gateway.uplink.notice import HubStatus
+from gateway.uplink.payload import FrameTags
 from gateway.uplink.spans import Spans
 
 
@@ -36,18 +38,22 @@ def track_fields(track: Track) -> dict[str, Json]:
             }
             for hole in track.holes
         ],
+        "tags": [{"behind": at, "tag": Hex(tag)} for at, tag in track.chain.tags.items()],
     }
 
 
 def read_track(fields: Fields, since_ns: int | None = None) -> Track:
     """What `track_fields` made; with `since_ns` every hole that is missing dates from then. Raises PayloadError."""
     pending = fields.objects("pending") if fields.has("pending") else []
+    # One that was written before there were any: then nothing is known, and nothing is said.
+    tags = fields.objects("tags") if fields.has("tags") else []
     return Track(
         fields.integer("floor", least=0),
         fields.integer("high", least=0),
         fields.integer("claimed", least=0),
         [_hole(hole, since_ns) for hole in fields.objects("holes")],
         Spans((item.integer("first", least=1), item.integer("last", least=1)) for item in pending),
+        Chain({item.integer("behind", least=0): item.hex("tag") for item in tags}),
     )
 
 
@@ -57,6 +63,18 @@ def _hole(fields: Fields, since_ns: int | None) -> Hole:
     if since is not None and since_ns is not None:
         since = since_ns
     return Hole(span, since, fields.choice("cause", Cause), fields.boolean("named"))
+
+
+def frame_fields(span: Span, tags: FrameTags) -> dict[str, Json]:
+    """A frame whose entries came."""
+    ends: dict[str, Json] = {"previous_tag": Hex(tags.previous), "tag": Hex(tags.own)}
+    return {"first": span.first, "last": span.last} | ends
+
+
+def read_frame(fields: Fields) -> tuple[Span, FrameTags]:
+    """What `frame_fields` made. Raises PayloadError."""
+    span = Span(fields.integer("first", least=1), fields.integer("last", least=1))
+    return span, FrameTags(fields.hex("previous_tag"), fields.hex("tag"))
 
 
 # --- For a store of one's own ------------------------------------------------------------------------------

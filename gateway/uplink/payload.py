@@ -38,11 +38,24 @@ SCHEMA = "wardlink.batch/1"
 
 
 @dataclass(frozen=True, slots=True)
+class FrameTags:
+    """A journal's frame in the chain of its stream: the tag of the frame before it (zeros: none), and its own."""
+
+    previous: bytes
+    own: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """A decoded payload: the slice of a batch, and how far the hub's journal reached when it was sent."""
+    """A decoded payload: the slice of a batch, and how far the hub's journal reached when it was sent.
+
+    Attributes:
+        tags: where the batch is one whole frame, and the tags prove it.
+    """
 
     batch: Batch
     high_water: int
+    tags: FrameTags | None = None
 
 
 # --- Writing -----------------------------------------------------------------------------------------

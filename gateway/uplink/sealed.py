@@ -23,6 +23,7 @@ from gateway.journal.segment import (
     FrameHeader,
     Recipient,
     SegmentHeader,
+    frame_tag,
     header_body,
     is_for,
     key_statement,
@@ -32,7 +33,7 @@ from gateway.journal.segment import (
     unwrap_cipher,
 )
 from gateway.uplink.fields import PayloadError
-from gateway.uplink.payload import Message
+from gateway.uplink.payload import FrameTags, Message
 from gateway.uplink.signature import SEALED
 from gateway.uplink.slices import Slice
 
@@ -104,7 +105,8 @@ class Unsealer:
         except JournalError as error:
             raise DamagedError(batch, str(error)) from error
         opened = Batch(batch.hub, batch.stream, batch.epoch, batch.boot_id, batch.clock, entries)
-        return Message(opened, batch.last_sequence)
+        tags = FrameTags(frame_header.previous_tag, frame_tag(frame_header, batch.frame))
+        return Message(opened, batch.last_sequence, tags)
 
     @staticmethod
     def _check_signature(
