@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from gateway.signal import biquad, qrs
 
+FLOAT64: Final = np.dtype(np.float64)
+
 RATE_LEAST_HZ: Final = 60.0
 RATE_MOST_HZ: Final = 1000.0
 
@@ -74,8 +76,10 @@ class Beats:
 NO_BEATS: Final = Beats(np.empty((0, qrs.COLUMNS)))
 
 
-class _Detector:
-    """The kernels with the states of some leads and room for their beats."""
+class _Stream:
+    """The states of some leads, each followed by room for the beats of a call."""
+
+    __slots__ = ("_rows", "_start", "_states")
 
     def __init__(self, rate_hz: float, leads: int, floor: float) -> None:
         if not RATE_LEAST_HZ <= rate_hz <= RATE_MOST_HZ:
@@ -86,28 +90,49 @@ class _Detector:
             raise ValueError(
                 f"floor {floor}: expected a positive number in the unit of the samples"
             )
-        self.rate_hz, self.leads = rate_hz, leads
-        self.start = _start(rate_hz, floor)
-        self.states = np.tile(self.start, (leads, 1))
         rows = BLOCK // round(SEPARATION_S * rate_hz) + qrs.QUEUE + 2
-        self.out = np.empty((leads, rows, qrs.COLUMNS))
+        self._start = _start(rate_hz, floor)
+        self._states = np.zeros((leads, qrs.STATE_SIZE + rows * qrs.COLUMNS))
+        self._rows = [lead[qrs.STATE_SIZE :].reshape(rows, qrs.COLUMNS) for lead in self._states]
+        self.reset()
+
+    @property
+    def state_bytes(self) -> int:
+        """What is remembered of each lead from one call to the next. It never grows."""
+        return self._start.nbytes
 
     @property
     def count(self) -> int:
-        state = self.states[0]
+        """Samples of each lead since the start of the run."""
+        state = self._states[0]
         return int(state[qrs.COUNT] * state[qrs.FACTOR] + state[qrs.WAITS])
 
-    def beats(self, lead: int) -> Beats:
-        found = int(self.states[lead, qrs.FOUND])
-        return Beats(self.out[lead, :found].copy()) if found else NO_BEATS
+    def reset(self) -> None:
+        """Forgets everything: the next sample is number 0 of a new run. After a gap, `flush` first."""
+        self._states[:, : qrs.STATE_SIZE] = self._start
+
+    def _found(self) -> tuple[Beats, ...]:
+        counts = self._states[:, qrs.FOUND].tolist()
+        return tuple(
+            Beats(rows[: int(count)].copy()) if count else NO_BEATS
+            for rows, count in zip(self._rows, counts, strict=True)
+        )
+
+    def _ended(self) -> tuple[Beats, ...]:
+        qrs.qrs_flush(self._states)
+        beats = self._found()
+        self.reset()
+        return beats
 
 
-class EcgStream:
+class EcgStream(_Stream):
     """Finds the beats of one lead. Any cutting of the samples gives the same beats, bit for bit.
 
     A beat is given out 0.4 s after it happened at the latest, save for the first 3 s, which are judged together, and
     for those found by search-back. Scale, offset and polarity of the samples are free.
     """
+
+    __slots__ = ()
 
     def __init__(self, rate_hz: float, floor: float = FLOOR_COUNTS) -> None:
         """Takes 60 to 1000 samples/s.
@@ -117,79 +142,50 @@ class EcgStream:
             floor: least rms amplitude in the QRS band that may be a beat, in the unit of the samples. The default
                 suits raw counts of a converter.
         """
-        self._detector = _Detector(rate_hz, 1, floor)
-        self._states, self._out = self._detector.states, self._detector.out
-
-    @property
-    def state_bytes(self) -> int:
-        """What is remembered from one call to the next. It never grows."""
-        return self._detector.start.nbytes
-
-    @property
-    def count(self) -> int:
-        """Samples since the start of the run."""
-        return self._detector.count
-
-    def reset(self) -> None:
-        """Forgets everything: the next sample is number 0 of a new run. After a gap, `flush` first."""
-        self._states[:] = self._detector.start
+        super().__init__(rate_hz, 1, floor)
 
     def process(self, samples: ArrayLike) -> Beats:
-        """Takes the next samples of the run, and returns the beats that were decided with them."""
-        data = np.ascontiguousarray(samples, np.float64)
-        if data.size <= BLOCK:
-            found = qrs.qrs_process(data, self._states, self._out)
-            return self._detector.beats(0) if found else NO_BEATS
-        return joined([self.process(data[at : at + BLOCK]) for at in range(0, data.size, BLOCK)])
+        """Takes the next samples of the run, of shape (n,), and returns the beats that were decided with them."""
+        data = np.ascontiguousarray(samples, FLOAT64)
+        if data.ndim != 1:
+            raise ValueError(f"samples of shape {data.shape}: expected (samples,)")
+        if data.size > BLOCK:
+            return joined(list(map(self.process, _blocks(data))))
+        found = qrs.qrs_process(data, self._states)
+        return Beats(self._rows[0][:found].copy()) if found else NO_BEATS
 
     def flush(self) -> Beats:
         """Ends the run: returns the beats that were still waiting for a decision, and starts anew."""
-        qrs.qrs_flush(self._states, self._out)
-        beats = self._detector.beats(0)
-        self.reset()
-        return beats
+        return self._ended()[0]
 
 
-class EcgLeads:
+class EcgLeads(_Stream):
     """Finds the beats of leads that are sampled together, of each as an EcgStream would: one kernel call a packet."""
+
+    __slots__ = ()
 
     def __init__(self, rate_hz: float, leads: int, floor: float = FLOOR_COUNTS) -> None:
         """Takes 60 to 1000 samples/s of each lead; `floor` as for an EcgStream."""
-        self._detector = _Detector(rate_hz, leads, floor)
-        self._states, self._out = self._detector.states, self._detector.out
-
-    @property
-    def state_bytes(self) -> int:
-        """What is remembered of each lead from one call to the next. It never grows."""
-        return self._detector.start.nbytes
-
-    @property
-    def count(self) -> int:
-        """Samples of each lead since the start of the run."""
-        return self._detector.count
-
-    def reset(self) -> None:
-        """Forgets everything: the next sample is number 0 of a new run. After a gap, `flush` first."""
-        self._states[:] = self._detector.start
+        super().__init__(rate_hz, leads, floor)
 
     def process(self, samples: ArrayLike) -> tuple[Beats, ...]:
         """Takes the next samples, of shape (n, leads), and returns the beats of each lead that were decided with them."""
-        data = np.ascontiguousarray(samples, np.float64).reshape(-1, self._detector.leads)
-        if len(data) <= BLOCK:
-            found = qrs.qrs_process(data.reshape(-1), self._states, self._out)
-            return self._beats() if found else (NO_BEATS,) * self._detector.leads
-        parts = [self.process(data[at : at + BLOCK]) for at in range(0, len(data), BLOCK)]
-        return tuple(joined(lead) for lead in zip(*parts, strict=True))
+        data, leads = np.ascontiguousarray(samples, FLOAT64), len(self._rows)
+        if data.ndim != 2 or data.shape[1] != leads:
+            raise ValueError(f"samples of shape {data.shape}: expected (samples, {leads})")
+        if len(data) > BLOCK:
+            parts = map(self.process, _blocks(data))
+            return tuple(map(joined, zip(*parts, strict=True)))
+        found = qrs.qrs_process(data.reshape(-1), self._states)
+        return self._found() if found else (NO_BEATS,) * leads
 
     def flush(self) -> tuple[Beats, ...]:
         """Ends the run: returns the beats that were still waiting for a decision, and starts anew."""
-        qrs.qrs_flush(self._states, self._out)
-        beats = self._beats()
-        self.reset()
-        return beats
+        return self._ended()
 
-    def _beats(self) -> tuple[Beats, ...]:
-        return tuple(self._detector.beats(lead) for lead in range(self._detector.leads))
+
+def _blocks(data: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    return [data[at : at + BLOCK] for at in range(0, len(data), BLOCK)]
 
 
 def joined(parts: Sequence[Beats]) -> Beats:

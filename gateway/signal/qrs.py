@@ -70,7 +70,8 @@ MEAN_0, SHAPE_0, MIDDLE = range(LIKE_0 + QUEUE, LIKE_0 + QUEUE + 3 * SHAPE, SHAP
 SUM_LOW_0, SUM_HIGH_0, BLOCK_LOW_0 = range(MIDDLE, MIDDLE + 3 * SUM, SUM)
 BLOCK_HIGH_0, U_0 = BLOCK_LOW_0 + BLOCK, BLOCK_LOW_0 + 2 * BLOCK
 H_0, STATE_SIZE = U_0 + RING, U_0 + 2 * RING
-AT, RATIO, LATE, WAITED, COLUMNS = range(5)  # of the output, and their number
+# Columns of the beats of a call, of which FOUND rows follow the state.
+AT, RATIO, LATE, WAITED, COLUMNS = range(5)
 
 
 @kernel("float64(float64[::1], float64, float64)")
@@ -161,13 +162,15 @@ def qrs_share(state: Floats, i: int) -> float:
     return qrs_amplitude(state, state[LOW_0 + i], high) / float(threshold)
 
 
-@kernel("int64(float64[::1], int64, float64, float64[:,::1], int64)")
-def qrs_accept(state: Floats, i: int, late: float, out: Floats, found: int) -> int:
+@kernel("void(float64[::1], int64, float64)")
+def qrs_accept(state: Floats, i: int, late: float) -> None:
     """Gives out queue entry `i` as a beat, from which the levels and RR learn. `late` is 1 for search-back, else 0."""
     at, low, high, rate = state[AT_0 + i], state[LOW_0 + i], state[HIGH_0 + i], state[RATE]
     index = max(0.0, (at - state[DELAY] + 0.5) * state[FACTOR] - 0.5)
-    out[found, AT], out[found, RATIO], out[found, LATE] = index, state[NOISE], late
-    out[found, WAITED] = (state[COUNT] - index / state[FACTOR]) / rate
+    row = STATE_SIZE + COLUMNS * int(state[FOUND])
+    state[row + AT], state[row + RATIO], state[row + LATE] = index, state[NOISE], late
+    state[row + WAITED] = (state[COUNT] - index / state[FACTOR]) / rate
+    state[FOUND] += 1.0
     if state[LAST] > -math.inf:
         change = min(max(at - state[LAST], RR_LEAST_S * rate), RR_MOST_S * rate) - state[RR]
         gain = RR_GAIN * state[TRUST]
@@ -178,17 +181,17 @@ def qrs_accept(state: Floats, i: int, late: float, out: Floats, found: int) -> i
     qrs_weigh(state)
     state[LAST] = at
     state[DUE] = at + MISSED * state[RR] + 2.0 * state[SEPARATION]
-    return found + 1
 
 
-@kernel("int64(float64[::1], int64, float64[:,::1], int64)")
-def qrs_judge(state: Floats, i: int, out: Floats, found: int) -> int:
+@kernel("boolean(float64[::1], int64)")
+def qrs_judge(state: Floats, i: int) -> bool:
     """Takes queue entry `i` for a beat, or learns noise from it and keeps it. While nothing is learnt, only keeps."""
     if state[SIGNAL_LOW] > 0.0:
         apart = state[AT_0 + i] - state[LAST] > 0.5 * state[SEPARATION]
         if apart and qrs_share(state, i) > 1.0:
             state[HELD] = 0.0
-            return qrs_accept(state, i, 0.0, out, found)
+            qrs_accept(state, i, 0.0)
+            return True
         low, high = state[LOW_0 + i], state[HIGH_0 + i]
         share = min(1.0, state[SIGNAL] / qrs_amplitude(state, low, high))
         state[NOISE_LOW] += NOISE_GAIN * (share * low - state[NOISE_LOW])
@@ -198,21 +201,20 @@ def qrs_judge(state: Floats, i: int, out: Floats, found: int) -> int:
     for first in (AT_0, LOW_0, HIGH_0, LIKE_0):
         state[first + held] = state[first + i]
     state[HELD] = held + 1
-    return found
+    return False
 
 
-@kernel("int64(float64[::1], int64, float64[:,::1], int64)")
-def qrs_replay(state: Floats, first: int, out: Floats, found: int) -> int:
+@kernel("void(float64[::1], int64)")
+def qrs_replay(state: Floats, first: int) -> None:
     """Judges the queue from entry `first` on again. It refills from the front, never faster than it is read."""
     held = int(state[HELD])
     state[HELD] = 0.0
     for i in range(first, held):
-        found = qrs_judge(state, i, out, found)
-    return found
+        qrs_judge(state, i)
 
 
-@kernel("int64(float64[::1], float64[:,::1], int64)")
-def qrs_search_back(state: Floats, out: Floats, found: int) -> int:
+@kernel("boolean(float64[::1])")
+def qrs_search_back(state: Floats) -> bool:
     """Takes the queued candidate after the T wave that stands out most for a beat, if it passes leniently."""
     after = state[LAST] + min(T_MOST_S * state[RATE], T_SHARE * state[RR])
     best, best_i = LENIENT, -1
@@ -221,12 +223,14 @@ def qrs_search_back(state: Floats, out: Floats, found: int) -> int:
         if share > best:
             best, best_i = share, i
     if best_i < 0:
-        return found
-    return qrs_replay(state, best_i + 1, out, qrs_accept(state, best_i, 1.0, out, found))
+        return False
+    qrs_accept(state, best_i, 1.0)
+    qrs_replay(state, best_i + 1)
+    return True
 
 
-@kernel("int64(float64[::1], float64, float64[:,::1], int64)")
-def qrs_learn(state: Floats, now: float, out: Floats, found: int) -> int:
+@kernel("void(float64[::1], float64)")
+def qrs_learn(state: Floats, now: float) -> None:
     """Sets the levels from the queue, and judges it with them. Needs two candidates at least."""
     state[DUE] = now + LEARN_S * state[RATE] / 2.0
     first, second = 0.0, 0.0
@@ -234,7 +238,7 @@ def qrs_learn(state: Floats, now: float, out: Floats, found: int) -> int:
         second = max(second, min(first, state[LOW_0 + i]))
         first = max(first, state[LOW_0 + i])
     if second <= 0.0:
-        return found
+        return
     least = STRONG * max(second, ALONE * first)
     beats, low, high, begin, end = 0, 0.0, 0.0, math.inf, 0.0
     for i in range(int(state[HELD])):
@@ -250,29 +254,28 @@ def qrs_learn(state: Floats, now: float, out: Floats, found: int) -> int:
     qrs_weigh(state)
     state[LAST], state[RR], state[CHANGE], state[TAUGHT] = -math.inf, rr, 1.0, 0.0
     state[MEAN_0:SHAPE_0] = 0.0
-    return qrs_replay(state, 0, out, found)
+    qrs_replay(state, 0)
 
 
-@kernel("int64(float64[::1], float64, float64[:,::1], int64)")
-def qrs_overdue(state: Floats, now: float, out: Floats, found: int) -> int:
+@kernel("void(float64[::1], float64)")
+def qrs_overdue(state: Floats, now: float) -> None:
     """What is due at sample `now` when no beat came: search back, and when that finds nothing, learn anew."""
     if state[LAST] > -math.inf:
-        before, found = found, qrs_search_back(state, out, found)
-        if found > before:
-            return found
+        if qrs_search_back(state):
+            return
         state[DUE] = state[LAST] + LOST_S * state[RATE]
         if now < state[DUE]:
-            return found
-    return qrs_learn(state, now, out, found)
+            return
+    qrs_learn(state, now)
 
 
-@kernel("int64(float64[::1], float64[:,::1], int64)")
-def qrs_candidate(state: Floats, out: Floats, found: int) -> int:
+@kernel("void(float64[::1])")
+def qrs_candidate(state: Floats) -> None:
     """The open candidate is complete: fill the pause before it, if there was one, judge it, and learn its shape."""
     at = qrs_locate(state, int(state[TOP_AT]))
-    likeness, before = qrs_likeness(state, int(at + 0.5)), -1
-    while state[LAST] > -math.inf and at - state[LAST] > MISSED * state[RR] and found != before:
-        before, found = found, qrs_search_back(state, out, found)
+    likeness, more = qrs_likeness(state, int(at + 0.5)), True
+    while state[LAST] > -math.inf and at - state[LAST] > MISSED * state[RR] and more:
+        more = qrs_search_back(state)
     held = int(state[HELD])
     if held == QUEUE - 1:  # the oldest goes
         held, state[HELD] = held - 1, held - 1
@@ -281,9 +284,8 @@ def qrs_candidate(state: Floats, out: Floats, found: int) -> int:
     state[AT_0 + held], state[LIKE_0 + held] = at, likeness
     state[LOW_0 + held] = math.sqrt(state[TOP_LOW] / state[WINDOW])
     state[HIGH_0 + held] = math.sqrt(state[TOP_HIGH] / state[WINDOW])
-    before, found = found, qrs_judge(state, held, out, found)
-    if found == before:
-        return found
+    if not qrs_judge(state, held):
+        return
     state[TAUGHT] += 1.0
     gain = state[TRUST] * max(SIGNAL_GAIN, 1.0 / state[TAUGHT])
     points, power = 2 * int(state[HALF]) + 1, 0.0
@@ -293,7 +295,6 @@ def qrs_candidate(state: Floats, out: Floats, found: int) -> int:
     scale = 1.0 / math.sqrt(power) if power > 0.0 else 0.0
     for k in range(points):
         state[MEAN_0 + k] *= scale
-    return found
 
 
 @kernel("int64(float64[::1], int64, int64, float64[::1])")
@@ -343,8 +344,8 @@ def qrs_filter(samples: Floats, first: int, leads: int, state: Floats) -> int:
     return n - begin
 
 
-@kernel("int64(float64[::1], int64, float64[:,::1], int64)")
-def qrs_scan(state: Floats, size: int, out: Floats, found: int) -> int:
+@kernel("void(float64[::1], int64)")
+def qrs_scan(state: Floats, size: int) -> None:
     """Looks for candidates in the energies of a block of `size`, and for what is due."""
     n, separation, floor = int(state[COUNT]), int(state[SEPARATION]), state[FLOOR]
     before, top, top_at = state[BEFORE], state[TOP], int(state[TOP_AT])
@@ -358,41 +359,41 @@ def qrs_scan(state: Floats, size: int, out: Floats, found: int) -> int:
             state[TOP_LOW], state[TOP_HIGH] = low, high
         elif top_at >= 0 and n - 1 - top_at >= separation:
             state[COUNT], state[TOP_AT] = n, top_at
-            found = qrs_candidate(state, out, found)
+            qrs_candidate(state)
             top, top_at, due, weight = floor, -1, state[DUE], state[WEIGH]
         if n >= due:
             state[COUNT] = n
-            found = qrs_overdue(state, n, out, found)
+            qrs_overdue(state, n)
             due, weight = state[DUE], state[WEIGH]
         before = energy
     state[COUNT], state[BEFORE], state[TOP], state[TOP_AT] = n, before, top, top_at
-    return found
 
 
-@kernel("int64(float64[::1], float64[:,::1], float64[:,:,::1])")
-def qrs_process(samples: Floats, states: Floats, out: Floats) -> int:
-    """Goes on by samples, a moment's leads side by side. The first states[:, FOUND] rows of the output are the beats."""
-    leads, total = states.shape[0], 0
+@kernel("int64(float64[::1], float64[:,::1])")
+def qrs_process(samples: Floats, states: Floats) -> int:
+    """Goes on by samples, a moment's leads side by side. How many beats there are, state[FOUND] of them of each lead."""
+    leads, total = states.shape[0], 0.0
     for lead in range(leads):
-        state, found = states[lead], 0
+        state = states[lead]
+        state[FOUND] = 0.0
         if state[BEGUN] == 0.0 and samples.size > lead:
             state[BEGUN] = 1.0
             state[BASE] = samples[lead] if abs(samples[lead]) <= SAMPLE_LIMIT else 0.0
         for first in range(lead, samples.size, BLOCK * leads):
-            found = qrs_scan(state, qrs_filter(samples, first, leads, state), out[lead], found)
-        state[FOUND], total = found, total + found
-    return total
+            qrs_scan(state, qrs_filter(samples, first, leads, state))
+        total += state[FOUND]
+    return int(total)
 
 
-@kernel("void(float64[:,::1], float64[:,:,::1])")
-def qrs_flush(states: Floats, out: Floats) -> None:
+@kernel("void(float64[:,::1])")
+def qrs_flush(states: Floats) -> None:
     """The samples end here: judges the open candidate, and what still waits. The states are used up afterwards."""
     for lead in range(states.shape[0]):
-        state, found = states[lead], 0
+        state = states[lead]
+        state[FOUND] = 0.0
         if state[TOP_AT] >= 0.0:
-            found = qrs_candidate(state, out[lead], found)
+            qrs_candidate(state)
         if state[SIGNAL_LOW] == 0.0:
-            found = qrs_learn(state, state[COUNT], out[lead], found)
+            qrs_learn(state, state[COUNT])
         elif state[LAST] > -math.inf and state[COUNT] - state[LAST] > MISSED * state[RR]:
-            found = qrs_search_back(state, out[lead], found)
-        state[FOUND] = found
+            qrs_search_back(state)

@@ -302,3 +302,13 @@ def test_refuses_rates_out_of_range(rate_hz: float) -> None:
 def test_refuses_a_senseless_floor(floor: float) -> None:
     with pytest.raises(ValueError, match="expected a positive number"):
         EcgStream(125, floor)
+
+
+@pytest.mark.parametrize("shape", [(10, 1), (1, 10), (2, 5, 2)])
+def test_refuses_samples_of_another_shape(shape: tuple[int, ...]) -> None:
+    for stream, expected in (
+        (EcgStream(125), r"\(samples,\)"),
+        (EcgLeads(125, 2), r"\(samples, 2\)"),
+    ):
+        with pytest.raises(ValueError, match=f"expected {expected}"):
+            stream.process(np.zeros(shape))
