@@ -101,7 +101,8 @@ def red_ir_second(state: Floats, rows: Floats, row: int) -> int:
     for second in range(WINDOW):
         for k in range(SUMS):
             sums[k] += state[SUM_0 + SUMS * (1 + second) + k]
-    red, infrared, both, level_red, level_infrared, count = sums
+    red, infrared, both = sums[0], sums[1], sums[2]
+    level_red, level_infrared, count = sums[3], sums[4], sums[5]
     if red > 0.0 and infrared > 0.0 and level_red > 0.0 and level_infrared > 0.0 and count > 0.0:
         rows[row, ROW_RATIO] = both / infrared * (level_infrared / level_red)
         rows[row, ROW_CORRELATION] = both / math.sqrt(red * infrared)

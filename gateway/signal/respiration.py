@@ -76,8 +76,7 @@ def resp_peak(state: Floats, modulation: int, power: Floats) -> float:
     s1, s2 = np.zeros(power.size), np.zeros(power.size)
     for k in range(WINDOW):
         for j in range(power.size):
-            s2[j] = wave[k] + turn[j] * s1[j] - s2[j]
-        s1, s2 = s2, s1
+            s1[j], s2[j] = wave[k] + turn[j] * s1[j] - s2[j], s1[j]
     total, best = 0.0, -1
     for j in range(power.size):
         bpm = float(LEAST_BPM + j)

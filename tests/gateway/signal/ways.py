@@ -242,12 +242,13 @@ def compilations() -> Callable[[], int]:
 
 
 def main() -> int:
-    # What a kernel leaves alone of a buffer is noted too: it must be the same everywhere.
-    vars(np).update(empty=np.zeros, empty_like=np.zeros_like)
     mdwe = "--mdwe" in sys.argv and forbid_new_code()
     from gateway.signal import jit
 
     kernels = dict(jit.all_kernels())
+    # What a kernel leaves alone of a buffer is noted too: it must be the same everywhere. Not before they are compiled:
+    # numba would build its np.zeros of what it finds here, and keep kernels in its cache whose zeros are not zero.
+    vars(np).update(empty=np.zeros, empty_like=np.zeros_like)
     notes = Notes()
     notes.watch(kernels)
     count = compilations()
