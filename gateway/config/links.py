@@ -52,6 +52,7 @@ class Link:
         waveform: None where nothing stands: always where bytes cost nothing, on request where they do.
         waveform_bytes_month: what waveform nobody asked for may take of a calendar month (UTC).
         quiet: when all but alarms and live vitals waits.
+        gather_s: how long what is not an alarm gathers to leave together.
         reactivate, modem_reset: whether the last steps of the ladder may be taken with it.
     """
 
@@ -63,6 +64,8 @@ class Link:
     audit: Allow = Allow.ALWAYS
     waveform_bytes_month: int | None = None
     quiet: Quiet | None = None
+    gather_s: int = 0
+    heartbeat_s: int = 10
     reactivate: bool = False
     modem_reset: bool = False
 
@@ -122,6 +125,14 @@ LINK_KEYS = (
         'most bytes of waveform in a calendar month (UTC), with waveform = "always"; beyond them on request',
     ),
     Key("quiet", QUIET, "when all but alarms and live vitals waits"),
+    Key(
+        "gather_s",
+        integer(0, 30, "seconds"),
+        'how long new vitals, waveform and audit gather to leave together, which spares bytes with payload = "cbor";'
+        " an alarm goes at once, and takes along what has gathered",
+        0,
+    ),
+    Key("heartbeat_s", integer(10, 600, "seconds"), "the time between two heartbeats", 10),
     Key(
         "reactivate",
         FLAG,

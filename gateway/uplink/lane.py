@@ -9,6 +9,7 @@ from gateway.config.delivery import Payload
 from gateway.journal.entry import Batch, PackedBatch, SealedBatch, Stream
 from gateway.uplink.asks import Asks
 from gateway.uplink.front import Front
+from gateway.uplink.gathering import LONG_AGO_NS, Gathering
 from gateway.uplink.notice import Mark
 from gateway.uplink.order import Age
 from gateway.uplink.outbound import Outbound
@@ -28,8 +29,6 @@ UNRECEIPTED_MOST = 16_384
 the second between two receipts. What waits beyond waits in the journal, and not in a broker that may overflow."""
 ASIDE_MOST = 64
 """Entries that a connection sets aside; then the stream rests, so that a backlog is not read in vain."""
-LONG_AGO_NS = -(1 << 62)
-"""CLOCK_BOOTTIME begins with the machine: 0 is not long ago where that was switched on just now."""
 
 
 class Lane:
@@ -38,6 +37,7 @@ class Lane:
     Attributes:
         written: the durable cursor, and when it was written.
         held_until_ns: a refused stream rests until then; None when it does not rest.
+        gathering: what is live and waits for more.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class Lane:
         self.refusal: str | None = None
         self._aside_refusal: str | None = None
         self.held_until_ns: int | None = None
+        self.gathering = Gathering()
 
     @property
     def high_water(self) -> int:
@@ -102,6 +103,7 @@ class Lane:
         self._aside_refusal = None
         self._prepared.clear()
         self.held_until_ns = None
+        self.gathering.hurry()
         if self._release is not None:
             self._release.connected()
 
@@ -185,6 +187,8 @@ class Lane:
 
     def launch(self, age: Age, message_id: int, piece: Slice, now_ns: int) -> None:
         """The prepared slice of an age left."""
+        if age is Age.LIVE:
+            self.gathering.left()
         self._prepared[age].popleft()
         self.outbound.launch(message_id, piece.first, piece.last, len(piece.payload), now_ns)
         self.messages += 1

@@ -39,6 +39,7 @@ class Lanes:
 
     Attributes:
         is_held_back: the policy kept something back when it was last asked.
+        is_draining: nothing gathers any more.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Lanes:
         self._source = source
         self._boot_id = boot_id
         self.is_held_back = False
+        self.is_draining = False
         self._asks = asks
         asks.follow(self._lanes)
         self.refusals = 0
@@ -109,10 +111,15 @@ class Lanes:
         await self._search(now)
         for stream, age in URGENT if urgent_only else (*URGENT, *ORDER):
             lane = self._lanes[stream]
+            live = age is Age.LIVE and stream is not Stream.ALARM
             if lane.rests(now.boottime_ns):
+                continue
+            if live and not self.is_draining and lane.gathering.holds(now.boottime_ns):
                 continue
             piece = await lane.peek(age, limit_bytes, now.boottime_ns)
             if piece is None:
+                if live:
+                    lane.gathering.caught_up(now.boottime_ns + self._policy.gather_ns())
                 continue
             if len(piece.payload) > limit_bytes:
                 self._refuse(lane, too_large(piece, limit_bytes), now.boottime_ns)
@@ -148,6 +155,10 @@ class Lanes:
         self._policy.sent(lane.stream, age, len(piece.payload))
         if age is Age.ASKED:
             self._asks.sent(lane.stream, piece.first, piece.last)
+        if lane.stream is Stream.ALARM:
+            # Whoever looks at it wants to see what came with it, and the radio is awake.
+            for other in self:
+                other.gathering.hurry()
 
     async def probe(self, limit_bytes: int, now_ns: int) -> tuple[Stream, Slice] | None:
         """The last entry of a stream that the receiver gave no receipt for in good time; None when there is none."""
@@ -208,6 +219,8 @@ class Lanes:
                 yield lane.held_until_ns
             if has_room:
                 yield lane.probe_due_ns(now_ns)
+            if has_room and lane.gathering.holds(now_ns):
+                yield lane.gathering.until_ns
             if lane.needs_writing:
                 yield lane.written_ns + self._cursor_ns
 

@@ -51,9 +51,17 @@ class Policy(Protocol):
         """CLOCK_BOOTTIME, after `now_ns`, at which an answer may change by itself; None when none will."""
         ...
 
+    def gather_ns(self) -> int:
+        """How long what is live gathers to leave together. Alarms do not, and take along what has gathered."""
+        ...
+
+    def heartbeat_ns(self) -> int | None:
+        """The time between two heartbeats; None for the usual."""
+        ...
+
 
 class Unmetered:
-    """The policy of a link that costs nothing: everything may go."""
+    """The policy of a link that costs nothing: everything may go, at once."""
 
     def may_send(self, _stream: Stream, _age: Age, _size_bytes: int, _now_ns: int) -> bool:
         """Yes."""
@@ -64,6 +72,14 @@ class Unmetered:
 
     def next_change_ns(self, _now_ns: int) -> int | None:
         """Never."""
+        return None
+
+    def gather_ns(self) -> int:
+        """Not at all."""
+        return 0
+
+    def heartbeat_ns(self) -> int | None:
+        """As usual."""
         return None
 
 

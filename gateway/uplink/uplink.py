@@ -72,7 +72,7 @@ class Uplink:
         """
         self._receipts, self._commands, self._give_back = receipts, commands, give_back
         self._connect, self._clock, self._window_bytes = connect, clock, window_bytes
-        self._timing = timing or Timing()
+        self._timing, self._policy = timing or Timing(), policy or Unmetered()
         backoff = Backoff(self._timing, rng)
         self._pace = pace or OnePath(self._timing, backoff)
         self.asks = Asks(clock, self.wake)
@@ -82,7 +82,7 @@ class Uplink:
             source,
             backoff,
             to_ns(self._timing.cursor),
-            policy or Unmetered(),
+            self._policy,
             self.asks,
             clock.boot_id,
             by_receipt=receipts is not None,
@@ -136,6 +136,7 @@ class Uplink:
             Whether everything is delivered: False when time was too short, or the policy keeps some back.
         """
         self._draining = True
+        self._lanes.is_draining = True
         self.wake()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
@@ -195,12 +196,10 @@ class Uplink:
             if self._clock.boottime_ns() >= self._heartbeat_ns:
                 self._give_back()
                 self._pending.append(self._heartbeat(wire))
-                self._heartbeat_ns = self._clock.boottime_ns() + to_ns(self._timing.heartbeat)
             has_room = await self._fill(wire)
             await self._lanes.write_cursors(self._clock.boottime_ns(), at_once=False)
             if self._draining and self._lanes.is_settled and not farewell:
                 farewell = True
-                self._heartbeat_ns = self._clock.boottime_ns() + to_ns(self._timing.heartbeat)
                 self._pending.clear()
                 self._pending.extend((self._heartbeat(wire), self._notices.status(online=False)))
             elif farewell and not self._pending and not self._notice_flights:
@@ -346,7 +345,12 @@ class Uplink:
         return self._lanes.in_flight + len(self._notice_flights)
 
     def _heartbeat(self, wire: Wire) -> Outgoing:
-        """As exact as the broker takes it: fewer spans say that more is still to come, and never that less is."""
+        """As exact as the broker takes it: fewer spans say that more is still to come, and never that less is.
+
+        Sets the time of the next one.
+        """
+        interval_ns = self._policy.heartbeat_ns() or to_ns(self._timing.heartbeat)
+        self._heartbeat_ns = self._clock.boottime_ns() + interval_ns
         limit_bytes = wire.limits.maximum_packet_bytes - ENVELOPE_BYTES
         heartbeat = self._notices.heartbeat(self._clock, self._lanes.marks(MAX_PENDING))
         for most in PENDING_FEWER:

@@ -81,6 +81,16 @@ class LinkPolicy:
             None if link.quiet is None and link.waveform_bytes_month is None else now_ns + MINUTE_NS
         )
 
+    def gather_ns(self) -> int:
+        """How long what is live gathers on the link in use."""
+        found = self.current()
+        return 0 if found is None else found[0].gather_s * NS_PER_S
+
+    def heartbeat_ns(self) -> int | None:
+        """The time between two heartbeats on the link in use."""
+        found = self.current()
+        return None if found is None else found[0].heartbeat_s * NS_PER_S
+
 
 def allowed(link: Link, stream: Stream, *, metered: bool) -> Allow:
     """The configuration's word, or what stands for it."""

@@ -64,6 +64,14 @@ def test_a_free_link_carries_everything(tmp_path: Path) -> None:
     assert all(Bench(tmp_path, None).may(stream, age) for stream in Stream for age in Age)
 
 
+def test_a_link_says_how_long_messages_gather_and_how_often_the_heart_beats(tmp_path: Path) -> None:
+    usual, none = Bench(tmp_path, OPEN).policy, Bench(tmp_path, None).policy
+    slow = Bench(tmp_path, replace(OPEN, gather_s=20, heartbeat_s=120)).policy
+    assert (usual.gather_ns(), usual.heartbeat_ns()) == (0, 10_000_000_000)
+    assert (none.gather_ns(), none.heartbeat_ns()) == (0, None)
+    assert (slow.gather_ns(), slow.heartbeat_ns()) == (20_000_000_000, 120_000_000_000)
+
+
 @pytest.mark.parametrize("metered", [True, False])
 @pytest.mark.parametrize("allow", Allow)
 def test_the_configuration_decides_for_each_class(
