@@ -38,6 +38,7 @@ class Lane:
         written: the durable cursor, and when it was written.
         held_until_ns: a refused stream rests until then; None when it does not rest.
         gathering: what is live and waits for more.
+        release: the patience with its receiver; None where the broker's word gives free.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Lane:
         cursor = source.acknowledged(stream)
         known = Spans(source.remembered(stream)).within(1, source.high_water(stream))
         self.outbound = Outbound(cursor, known, by_receipt=by_receipt)
-        self._release = Release() if by_receipt else None
+        self.release = Release() if by_receipt else None
         self._prepared: dict[Age, deque[Slice]] = {}
         """Of one reading for each age, the next first."""
         self._front = Front(source, stream, self.outbound, asks)
@@ -104,35 +105,35 @@ class Lane:
         self._prepared.clear()
         self.held_until_ns = None
         self.gathering.hurry()
-        if self._release is not None:
-            self._release.connected()
+        if self.release is not None:
+            self.release.connected()
 
     # --- On the receiver's word ------------------------------------------------------------------------
 
     def probe_due_ns(self, now_ns: int) -> int | None:
         """When the receiver is to be asked with a probe; None while it need not be."""
-        if self._release is None:
+        if self.release is None:
             return None
-        return self._release.due_ns(now_ns, waits=self.outbound.last_unreceipted is not None)
+        return self.release.due_ns(now_ns, waits=self.outbound.last_unreceipted is not None)
 
     async def probe(self, now_ns: int) -> Slice | None:
         """The entry that was sent last, once more; None while it is not time."""
         due_ns = self.probe_due_ns(now_ns)
-        while self._release is not None and due_ns is not None and now_ns >= due_ns:
+        while self.release is not None and due_ns is not None and now_ns >= due_ns:
             last = self.outbound.last_unreceipted
             if last is None:
                 break
             # One entry asks as well as many, and costs a metered link the least.
             pieces = await self._prepare((last, last), limit_bytes=0)
             if pieces:
-                self._release.probed(now_ns)
+                self.release.probed(now_ns)
                 return pieces[0]
         return None
 
-    def receipt(self, held: Held, now_ns: int) -> None:
+    def receipt(self, held: Held, now_ns: int, *, may_resend: bool = True) -> None:
         """The receiver says what it holds."""
-        if self._release is not None and self.outbound.receipt(held, now_ns):
-            self._release.moved(now_ns)
+        if self.release is not None and self.outbound.receipt(held, now_ns, may_resend=may_resend):
+            self.release.moved(now_ns)
 
     # --- Refusals --------------------------------------------------------------------------------------
 
@@ -192,8 +193,8 @@ class Lane:
         self._prepared[age].popleft()
         self.outbound.launch(message_id, piece.first, piece.last, len(piece.payload), now_ns)
         self.messages += 1
-        if self._release is not None:
-            self._release.sent(now_ns)
+        if self.release is not None:
+            self.release.sent(now_ns)
 
     async def _prepare(self, front: Span, limit_bytes: int) -> list[Slice]:
         """What begins with the first entry of a span. Nothing when that is gone, which is then known of all that is."""

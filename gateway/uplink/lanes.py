@@ -11,7 +11,7 @@ from gateway.journal.entry import Stream
 from gateway.uplink.asks import Asks
 from gateway.uplink.lane import Lane, too_large
 from gateway.uplink.notice import Mark
-from gateway.uplink.order import COMMIT_NS, ORDER, Age, Policy
+from gateway.uplink.order import COMMIT_NS, ORDER, RANK, Age, Policy
 from gateway.uplink.outbound import Flight
 from gateway.uplink.patience import Backoff
 from gateway.uplink.receipt import Receipt
@@ -59,6 +59,7 @@ class Lanes:
             stream: Lane(source, stream, asks, by_receipt=by_receipt, payload=payload_of(stream))
             for stream in Stream
         }
+        self._in_order = sorted(self, key=lambda lane: RANK[lane.stream])
         self._backoff = backoff
         self._cursor_ns = cursor_ns
         self._policy = policy
@@ -162,7 +163,7 @@ class Lanes:
 
     async def probe(self, limit_bytes: int, now_ns: int) -> tuple[Stream, Slice] | None:
         """The last entry of a stream that the receiver gave no receipt for in good time; None when there is none."""
-        for lane in self:
+        for lane in self._in_order:
             piece = await lane.probe(now_ns)
             if piece is not None and len(piece.payload) > limit_bytes:
                 self._refuse(lane, too_large(piece, limit_bytes), now_ns)
@@ -193,9 +194,24 @@ class Lanes:
         log.warning("uplink: %s refused: %s", lane.stream, refusal)
 
     def receipt(self, receipt: Receipt, now_ns: int) -> None:
-        """The receiver says what it holds."""
-        for stream, held in receipt.streams.items():
-            self._lanes[stream].receipt(held, now_ns)
+        """The receiver says what it holds. What that shows to be lost is sent again in the order of the streams.
+
+        A busy stream shows its losses at once, a quiet one only when it is asked. So where one lost something, those
+        before it are asked, and it waits until they are heard of.
+        """
+        may_resend, last = True, -1
+        for lane in self._in_order:
+            held = receipt.streams.get(lane.stream)
+            if held is not None:
+                lane.receipt(held, now_ns, may_resend=may_resend)
+            may_resend = may_resend and not _is_in_doubt(lane, now_ns)
+            if lane.outbound.is_suspected:
+                last = RANK[lane.stream]
+        for lane in self._in_order:
+            if lane.release is not None and RANK[lane.stream] < last:
+                lane.release.ask(now_ns, lane.outbound.sent)
+            elif lane.release is not None:
+                lane.release.reassure()
 
     async def write_cursors(self, now_ns: int, *, at_once: bool) -> None:
         """Once in a while."""
@@ -231,3 +247,9 @@ class Lanes:
     def status(self) -> dict[Stream, StreamStatus]:
         """How each stream stands."""
         return {lane.stream: lane.status() for lane in self}
+
+
+def _is_in_doubt(lane: Lane, now_ns: int) -> bool:
+    """Whether it may have lost something of which nobody heard yet."""
+    mark = None if lane.release is None else lane.release.asked_for(now_ns)
+    return mark is not None and not lane.outbound.is_clear(mark)

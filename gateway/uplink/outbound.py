@@ -10,8 +10,8 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from gateway.uplink import release
 from gateway.uplink.receipt import Held
+from gateway.uplink.release import Suspicion
 from gateway.uplink.spans import Spans
 
 
@@ -46,6 +46,7 @@ class Outbound:
         aside: what no message of this connection can carry; the next connection tries it again.
         high: the last sequence number known.
         sent: the highest that ever left.
+        is_suspected: the last receipt left something of which one showed that it is lost, and which is not sent again yet.
     """
 
     def __init__(
@@ -62,10 +63,8 @@ class Outbound:
         self._runs: list[_Run] = []
         """With the broker, without a receipt, in the order of sending."""
         self._number = 0
-        self._suspects, self._suspects_ns = Spans(), 0
-        """What receipts showed to be lost, at the latest then."""
-        self._newer = Spans()
-        """The same, later."""
+        self._suspicion = Suspicion()
+        self.is_suspected = False
         self._advance()
 
     # --- What it says ----------------------------------------------------------------------------------
@@ -94,6 +93,10 @@ class Outbound:
     def last_unreceipted(self) -> int | None:
         """Of these the one that was sent last; None when there is none."""
         return self._runs[-1].last if self._runs else None
+
+    def is_clear(self, mark: int) -> bool:
+        """The receiver said of everything up to `mark` that left whether it has it."""
+        return all(run.first > mark for run in self._runs)
 
     def undelivered(self) -> Iterator[tuple[int, int]]:
         """Everything that is still to come."""
@@ -125,7 +128,7 @@ class Outbound:
             return flight
         for first, last in self._missing(flight.first, flight.last):
             if accepted:
-                self._entrust(_Run(flight.number, flight.number, first, last))
+                _entrust(self._runs, _Run(flight.number, flight.number, first, last))
             else:
                 self.pending.add(first, last)
         return flight
@@ -149,35 +152,36 @@ class Outbound:
         self._tidy()
         return waiting
 
-    def receipt(self, held: Held, now_ns: int) -> bool:
-        """The receiver says what it holds. Returns whether that is more than before."""
+    def receipt(self, held: Held, now_ns: int, *, may_resend: bool = True) -> bool:
+        """The receiver says what it holds. Returns whether that is more than before.
+
+        Args:
+            may_resend: False where what was lost waits for other streams, and so for a later receipt.
+        """
         holes = Spans(held.holes)
         mark = min(held.high, self.high)
         before = self.cursor, self.delivered.count
-        for first, last in self._lost(holes, mark):
-            for a, b in self._suspects.outside(first, last):
-                self._newer.add(a, b)
+        for span in self._lost(holes, mark):
+            self._suspicion.add(*span)
         for first, last in [*holes.outside(self.cursor + 1, mark)]:
             self._deliver(first, last)
-        for first, last in self._lost_for_long(now_ns):
+        lost = self._suspicion.take(now_ns, may_resend=may_resend)
+        for first, last in self._without_receipt(lost):
             self.pending.add(first, last)
         self._tidy()
+        self.is_suspected = any(self._without_receipt(found) for found in self._suspicion)
         return (self.cursor, self.delivered.count) != before
 
     # --- How -------------------------------------------------------------------------------------------
 
-    def _lost_for_long(self, now_ns: int) -> list[tuple[int, int]]:
-        """What was suspected long enough ago, and is still without a receipt."""
-        if self._suspects and now_ns - self._suspects_ns < release.REORDER_NS:
-            return []
-        lost = [
+    def _without_receipt(self, spans: Spans) -> list[tuple[int, int]]:
+        """What of these the broker has, and the receiver did not say to have."""
+        return [
             span
             for run in self._runs
             for first, last in self._missing(run.first, run.last)
-            for span in self._suspects.within(first, last)
+            for span in spans.within(first, last)
         ]
-        self._suspects, self._suspects_ns, self._newer = self._newer, now_ns, Spans()
-        return lost
 
     def _lost(self, holes: Spans, mark: int) -> list[tuple[int, int]]:
         """What was sent before something that is held, and is not held itself."""
@@ -198,14 +202,6 @@ class Outbound:
                     span for span in ((max(run.first, mark + 1), proved_to),) if span[0] <= span[1]
                 ]
         return lost
-
-    def _entrust(self, run: _Run) -> None:
-        at = bisect_left(self._runs, run.number, key=lambda other: other.last_number)
-        before = self._runs[at - 1] if at else None
-        if before and (before.last_number + 1, before.last + 1) == (run.number, run.first):
-            before.last_number, before.last = run.number, run.last
-        else:
-            self._runs.insert(at, run)
 
     def _tidy(self) -> None:
         """Takes out of the runs what is delivered, or pending again."""
@@ -230,3 +226,13 @@ class Outbound:
             self.cursor = following[1]
             self.delivered.remove(*following)
             self.high = max(self.high, self.cursor)
+
+
+def _entrust(runs: list[_Run], run: _Run) -> None:
+    """The broker has it: in its place in the order of sending, as a part of the run before it where it follows on that."""
+    at = bisect_left(runs, run.number, key=lambda other: other.last_number)
+    before = runs[at - 1] if at else None
+    if before and (before.last_number + 1, before.last + 1) == (run.number, run.first):
+        before.last_number, before.last = run.number, run.last
+    else:
+        runs.insert(at, run)

@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any, cast
@@ -39,6 +40,8 @@ from tests.gateway.uplink.bench import KeptStore, lines_store, read_lines, said
 TOPIC = "wardlink/1/ward/hub-1/"
 BOTH = (KEY.reader, *SEALED)
 WAVE = Stream.WAVEFORM
+STRANGER = HubKey.generate()
+"""To whom a segment for a hub and a clinic is as good as sealed."""
 
 
 @pytest.fixture(autouse=True)
@@ -162,6 +165,25 @@ def test_a_receiver_that_is_killed_after_any_byte_of_its_lines_knows_every_tag(
         assert store.ledger.tracks == twin.ledger.tracks
         store.close()
     assert sequences(read_lines(path)) == list(range(1, journal.high_water(WAVE) + 1))
+
+
+def test_lines_tell_the_tags_of_a_frame_of_which_a_part_came_plain(tmp_path: Path) -> None:
+    disk = SimulatedDisk()
+    journal = open_for(disk, BOTH)
+    write(journal, Stream.VITALS, 3)
+    journal.close()
+    whole = journal.read(Stream.VITALS, 0)
+    assert whole is not None
+    (part,) = slices(replace(whole, entries=whole.entries[:2]), 0, 3, MAX_PAYLOAD_BYTES)
+    store = lines_store(tmp_path)
+    take(intake(store), said(TOPIC + Stream.VITALS, part.payload, KEY))
+    (sealed,) = batches(open_for(disk, SEALED, key=STRANGER, boot_id="boot-2"), Stream.VITALS)
+    take(intake(store), message(sealed))
+    store.close()
+    again = lines_store(tmp_path)
+    assert tags(again) == tags(store)
+    assert [sorted(found) for found in tags(again)] == [[3]]
+    again.close()
 
 
 def tags(store: LinesStore | KeptStore) -> list[Mapping[int, bytes]]:

@@ -16,7 +16,7 @@ from gateway.uplink.order import LIVE_NS, MOST_SPANS, Age, Unmetered
 from gateway.uplink.packed import READ_BYTES, unpacked
 from gateway.uplink.patience import NS_PER_S, Backoff, Timing
 from gateway.uplink.receipt import Held, Receipt
-from gateway.uplink.release import PROBE_AGAIN_NS, PROBE_FIRST_NS
+from gateway.uplink.release import DOUBT_NS, PROBE_AGAIN_NS, PROBE_FIRST_NS
 from gateway.uplink.slices import Slice
 from tests.gateway.uplink.bench import DAY_NS, READING, MemoryJournal
 from tests.gateway.uplink.virtual import VirtualClock, play
@@ -526,6 +526,120 @@ def test_a_full_window_waits_for_an_answer_and_for_nothing_that_needs_room() -> 
             lane.refuse("0x97", 7)
         assert 7 in list(lanes.deadlines(LATER, has_room=True))
         assert list(lanes.deadlines(LATER, has_room=False)) == []
+
+    drive(story)
+
+
+RANKED = [Stream.ALARM, VITALS, Stream.AUDIT, Stream.WAVEFORM]
+HOLDS_LAST = Held(3, ((1, 2),))
+"""Of three entries the probe alone."""
+
+
+def receipt(lanes: Lanes, now_s: int, streams: dict[Stream, Held]) -> None:
+    lanes.receipt(Receipt("h", "r", "e", streams), now_s * NS_PER_S)
+
+
+async def probes(lanes: Lanes, now_s: int) -> list[Stream]:
+    found = []
+    while (probe := await lanes.probe(100_000, now_s * NS_PER_S)) is not None:
+        found.append(probe[0])
+    return found
+
+
+async def forgetful(*busy: Stream) -> tuple[MemoryJournal, Lanes, dict[Stream, Held]]:
+    """A broker forgot three entries of each stream, and of the busy ones the receiver has a fourth."""
+    journal = MemoryJournal()
+    lanes = all_lanes(journal)
+    for stream in Stream:
+        journal.commit(stream, 3)
+    await send_all(lanes)
+    list(lanes.deadlines(0, has_room=True))
+    for stream in busy:
+        journal.commit(stream, 1)
+    await send_all(lanes)
+    return journal, lanes, dict.fromkeys(busy, Held(4, ((1, 3),)))
+
+
+def test_what_a_broker_forgot_goes_again_in_the_order_of_the_streams() -> None:
+    """Busy streams show their losses at once. Those before them are asked, and go first."""
+
+    async def story() -> None:
+        _, lanes, held = await forgetful(VITALS, Stream.WAVEFORM)
+        receipt(lanes, 5, held)
+        assert await probes(lanes, 5) == [Stream.ALARM, Stream.AUDIT]
+        everything = {s: Held(4 if s in held else 3) for s in Stream}
+        sent: dict[int, list[Stream]] = {}
+        held[Stream.ALARM] = HOLDS_LAST
+        for now_s in range(6, 11):
+            receipt(lanes, now_s, held)
+            sent[now_s] = [stream for stream, _ in await send_all(lanes)]
+            assert sent[now_s] or now_s == 10 or await probes(lanes, now_s) == []
+            # The receiver is quick, but of the audit it hears late.
+            held.setdefault(Stream.AUDIT, HOLDS_LAST)
+            held |= {stream: everything[stream] for stream in sent[now_s]}
+        assert sent == {6: [], 7: [], 8: RANKED[:2], 9: RANKED[2:], 10: []}
+        assert lanes.is_delivered
+
+    drive(story)
+
+
+@pytest.mark.parametrize("how", ["over", "connected"])
+def test_each_loss_asks_anew(how: str) -> None:
+    async def story() -> None:
+        journal, lanes, held = await forgetful(VITALS)
+        receipt(lanes, 5, held)
+        assert await probes(lanes, 5) == [Stream.ALARM]
+        receipt(lanes, 6, {Stream.ALARM: Held(3)} | ({VITALS: Held(4)} if how == "over" else {}))
+        if how == "connected":
+            lanes.connected()
+        journal.commit(Stream.ALARM, 1)
+        journal.commit(VITALS, 2)
+        await send_all(lanes)
+        journal.commit(VITALS, 1)
+        await send_all(lanes)
+        receipt(lanes, 8, {VITALS: Held(7, ((6, 6),)), Stream.ALARM: Held(3)})
+        assert await probes(lanes, 8) == [Stream.ALARM]
+
+    drive(story)
+
+
+def test_nothing_waits_for_a_stream_that_lost_nothing() -> None:
+    async def story() -> None:
+        _, lanes, held = await forgetful(VITALS, Stream.WAVEFORM)
+        receipt(lanes, 5, held)
+        held |= {Stream.ALARM: Held(3), Stream.AUDIT: Held(3)}
+        receipt(lanes, 6, held)
+        assert await send_all(lanes) == []
+        receipt(lanes, 7, held)
+        assert [stream for stream, _ in await send_all(lanes)] == [VITALS, Stream.WAVEFORM]
+
+    drive(story)
+
+
+def test_a_stream_that_is_not_heard_of_holds_up_no_other_for_long() -> None:
+    async def story() -> None:
+        _, lanes, held = await forgetful(VITALS)
+        until_s = 5 + DOUBT_NS // NS_PER_S
+        for now_s in range(5, until_s):
+            receipt(lanes, now_s, held)
+            assert await send_all(lanes) == [], now_s
+        receipt(lanes, until_s, held)
+        assert [stream for stream, _ in await send_all(lanes)] == [VITALS]
+
+    drive(story)
+
+
+def test_what_left_after_it_was_asked_holds_up_nothing() -> None:
+    """Alarms go on while the receiver is heard of: the newest has never a receipt yet."""
+
+    async def story() -> None:
+        journal, lanes, held = await forgetful(VITALS)
+        receipt(lanes, 5, held)
+        for now_s in (6, 7):
+            journal.commit(Stream.ALARM, 1)
+            await send_all(lanes)
+            receipt(lanes, now_s, held | {Stream.ALARM: Held(now_s - 3)})
+        assert [stream for stream, _ in await send_all(lanes)] == [VITALS]
 
     drive(story)
 

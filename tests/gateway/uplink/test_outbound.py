@@ -266,6 +266,20 @@ def test_what_comes_a_little_later_than_what_was_sent_behind_it_is_not_sent_agai
     assert [*outbound.pending] == [(29, 29)]
 
 
+def test_what_came_after_all_is_not_suspected_any_more() -> None:
+    outbound = Outbound(0, by_receipt=True)
+    outbound.extend(20)
+    for n in (0, 1):
+        outbound.launch(n, 10 * n + 1, 10 * n + 10, 10, 0)
+        outbound.land(n, accepted=True)
+    outbound.receipt(Held(20, ((1, 10),)), 0)
+    assert outbound.is_suspected
+    outbound.receipt(Held(20, ((1, 5),)), 1)
+    assert outbound.is_suspected
+    outbound.receipt(Held(20), 1)
+    assert not outbound.is_suspected
+
+
 def test_what_is_remembered_of_an_earlier_life_is_not_sent_again() -> None:
     outbound = Outbound(10, [(5, 12), (20, 30)])
     assert outbound.cursor == 12
