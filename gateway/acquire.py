@@ -34,12 +34,22 @@ from gateway.transport.base import Transport
 from gateway.transport.ble import BleRadio, BleTransport
 from gateway.transport.serial import SerialTransport
 from gateway.verbosity import Verbosity
+from gateway.waveform import WaveformCodec
 
 log = logging.getLogger(__name__)
 
 
 HELD_NS = 1_000_000_000
 """A session gives out what it holds after a second at the latest."""
+
+
+def _codec(config: Config) -> WaveformCodec | None:
+    """What puts samples into blocks, its kernels loaded: at the first commit they would make the devices wait."""
+    if not config.in_blocks:
+        return None
+    codec = WaveformCodec()
+    codec.load()
+    return codec
 
 
 class Acquire:
@@ -71,6 +81,7 @@ class Acquire:
             max_bytes=config.journal.max_bytes,
             quota_bytes=budget.quota_bytes(config),
             readers=choose(config.journal.readers, key.reader, config.journal.clinic_key_file),
+            codec=_codec(config),
         )
         # Before anything is appended: it looks at how far the journal was.
         self._audit = Audit(

@@ -16,9 +16,9 @@ from drivers.model import Mode, Observation, Origin, Quality, Quantity, Record, 
 from gateway.config.device import Device
 from gateway.config.load import Config
 from gateway.journal.entry import Stream
-from gateway.journal.journal import FRAME_BYTES, MIN_SEGMENTS, SEGMENT_BYTES
+from gateway.journal.journal import MIN_SEGMENTS, SEGMENT_BYTES
 from gateway.journal.records import OVERHEAD, encode_entry
-from gateway.journal.segment import BLOCK_BYTES, frame_size
+from gateway.journal.segment import BLOCK_BYTES, FRAME_BYTES, frame_size
 from gateway.journal.state import JournalStatus
 from gateway.tables import ConfigError, Fault
 
@@ -222,6 +222,9 @@ def left(config: Config, status: JournalStatus) -> list[Left]:
     found = []
     for stream in PROMISED:
         measured = streams[stream].bytes_s
+        if stream is Stream.WAVEFORM and config.in_blocks and measured is not None:
+            # A flat line takes next to nothing: tonight's figure must not promise for tomorrow.
+            measured = measured if measured > brought[stream].disk_bytes_s else None
         bytes_s = brought[stream].disk_bytes_s if measured is None else measured
         free = max(0, room[stream] - held[stream])
         left_s = free / bytes_s if bytes_s else None

@@ -21,6 +21,7 @@ from gateway.journal.scan import Damage
 from gateway.uplink.fields import Json, dumps
 from gateway.uplink.payload import entry_fields
 from gateway.uplink.times import iso_time, retimed
+from gateway.waveform import WaveformCodec
 
 OK, FAILED = 0, 1
 PROGRESS_SEGMENTS = 16
@@ -90,7 +91,7 @@ def _key(arguments: argparse.Namespace, directory: Path) -> HubKey | None:
 
 def list_streams(arguments: argparse.Namespace) -> int:
     """List what the journal holds, stream by stream."""
-    files = JournalFiles(_directory(arguments))
+    files = JournalFiles(_directory(arguments), WaveformCodec())
     found = [files.summary(stream) for stream in Stream]
     if arguments.json:
         document = {"hub": files.hub, "epoch": files.epoch, "streams": [asdict(s) for s in found]}
@@ -127,7 +128,7 @@ def _moment(reading: ClockReading | None) -> str:
 def verify(arguments: argparse.Namespace) -> int:
     """Walk over every frame; exit status 1 when anything is damaged."""
     directory = _directory(arguments)
-    files, key = JournalFiles(directory), _key(arguments, directory)
+    files, key = JournalFiles(directory, WaveformCodec()), _key(arguments, directory)
     verdicts = []
     for stream in Stream:
         total = len(files.places(stream))
@@ -174,7 +175,7 @@ def _progress(text: str) -> None:
 def export(arguments: argparse.Namespace) -> int:
     """Write the journal out: every record as a JSON line, or the waveforms as EDF+."""
     directory = _directory(arguments)
-    files, key = JournalFiles(directory), _key(arguments, directory)
+    files, key = JournalFiles(directory, WaveformCodec()), _key(arguments, directory)
     if arguments.format == "edf":
         return _export_edf(arguments, files, key)
     gaps = 0
@@ -245,7 +246,7 @@ def lines(
 def days(arguments: argparse.Namespace) -> int:
     """Show how long the journal goes on without a network before its oldest records give way."""
     config = _config(arguments)
-    files = JournalFiles(_directory(arguments))
+    files = JournalFiles(_directory(arguments), WaveformCodec())
     left = [asdict(line) for line in budget.left(config, files.status(config.journal.max_bytes))]
     print(json.dumps(left, indent=2) if arguments.json else view.room(left))
     return OK

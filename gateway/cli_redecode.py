@@ -11,10 +11,12 @@ from gateway.clock import SystemClock
 from gateway.config.load import load
 from gateway.journal.entry import Stream
 from gateway.journal.inspect import JournalFiles
-from gateway.journal.journal import FRAME_BYTES, SEGMENT_BYTES, Journal
+from gateway.journal.journal import SEGMENT_BYTES, Journal
 from gateway.journal.keys import HubKey
 from gateway.journal.readers import choose
+from gateway.journal.segment import FRAME_BYTES
 from gateway.redecode import Means, redecode
+from gateway.waveform import WaveformCodec
 
 OK, FAILED = 0, 1
 
@@ -30,7 +32,9 @@ def redecode_journal(arguments: argparse.Namespace) -> int:
     """Decode the stored bytes of spot measurements anew; corrections get a new revision. The hub must be stopped."""
     config = load(arguments.config, registry.all_drivers())
     directory = config.hub.state_dir / "journal"
-    files = JournalFiles(directory)  # before anything is made: there must be a journal
+    files = JournalFiles(
+        directory, WaveformCodec()
+    )  # before anything is made: there must be a journal
     key = HubKey.find(config.hub.state_dir, os.environ)
     clock = SystemClock()
     means = {device.id: Means(device.driver, device.options) for device in config.devices}

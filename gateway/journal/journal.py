@@ -17,6 +17,7 @@ from drivers.model import Record
 from gateway.clock import Clock, ClockReading
 from gateway.journal.access import Access
 from gateway.journal.algorithms import ALGORITHMS, cpu_algorithm
+from gateway.journal.blocks import SampleCodec
 from gateway.journal.buffer import Buffer
 from gateway.journal.cursor import Cursor
 from gateway.journal.entry import Batch, Stream, at_ns, stream_of
@@ -30,7 +31,7 @@ from gateway.journal.published import Publisher
 from gateway.journal.readers import Reader
 from gateway.journal.records import OVERHEAD, encode_entry
 from gateway.journal.scan import Damage
-from gateway.journal.segment import BLOCK_BYTES, FRAME_OVERHEAD
+from gateway.journal.segment import BLOCK_BYTES, FRAME_BYTES, FRAME_OVERHEAD
 from gateway.journal.slots import Slots
 from gateway.journal.state import Evicted, JournalStatus, Recovery, State, StreamStatus
 from gateway.journal.storage import DISK, File, Storage
@@ -50,8 +51,6 @@ SEGMENT_BYTES = 1_048_576
 """One size for all streams, so that any file can serve any of them: the smallest loss, the quickest recycling."""
 MIN_SEGMENTS = 8
 """Each stream holds on to its newest segment, and each needs room for the next."""
-FRAME_BYTES = 65_536
-"""Most plaintext in a frame. A frame is a batch, and a batch must fit into one message of 96 KiB."""
 RECOVER_SEGMENTS = 2
 """Segments of each stream in which a restart within one boot looks for the newest record of each device."""
 NO_QUOTA: Mapping[Stream, int] = {}
@@ -73,6 +72,7 @@ class Journal:
         storage: Storage,
         segment_bytes: int,
         entropy: Callable[[int], bytes],
+        codec: SampleCodec | None,
     ) -> None:
         """Recovers what is there; `open` has taken the lock."""
         self._clock = clock
@@ -81,6 +81,7 @@ class Journal:
         self._max_bytes = max_bytes
         self._segment_bytes = segment_bytes
         self._lock_file = lock_file
+        self._codec = codec
         self._open = True
         self._lock = Lock()  # what is in memory; held briefly, never during I/O
         self._writing = Lock()  # who may change the disk
@@ -104,6 +105,7 @@ class Journal:
                 pool=self._pool,
                 lock=self._lock,
                 entropy=entropy,
+                codec=codec,
             )
             for stream in Stream
         }
@@ -132,6 +134,7 @@ class Journal:
         storage: Storage = DISK,
         segment_bytes: int = SEGMENT_BYTES,
         entropy: Callable[[int], bytes] = os.urandom,
+        codec: SampleCodec | None = None,
     ) -> "Journal":
         """Creates or recovers a journal. Damage never stops it.
 
@@ -142,6 +145,7 @@ class Journal:
             readers: who can open new segments, the hub alone if none; without the hub the journal is sealed.
             segment_bytes: whole blocks of 4 KiB.
             entropy: makes keys, nonces and the epoch; gives as many random bytes as asked for.
+            codec: puts the samples of waveforms into blocks, where that is smaller; None leaves them as they came.
 
         Raises:
             JournalError: another process has it open, it belongs to another hub, the budget is too small, or the
@@ -168,6 +172,7 @@ class Journal:
                 storage=storage,
                 segment_bytes=segment_bytes,
                 entropy=entropy,
+                codec=codec,
             )
         except OSError as error:
             lock_file.close()
@@ -252,6 +257,8 @@ class Journal:
 
     def _commit_stream(self, stream: Stream, reading: ClockReading) -> None:
         chunks = self._buffer.chunks(stream)
+        if self._codec is not None and stream is Stream.WAVEFORM:
+            chunks = [chunk.in_blocks(self._codec) for chunk in chunks]
         count = len(chunks)
         make_room = partial(self._evictions.make_room, stream, self._cursor.acknowledged)
         try:

@@ -15,11 +15,11 @@ from gateway.clock import ClockReading
 from gateway.journal.access import Access, Opened
 from gateway.journal.active import Active, Chunk
 from gateway.journal.batches import batch_of
+from gateway.journal.blocks import NoSamples, SampleReader
 from gateway.journal.entry import Batch, Stream
 from gateway.journal.errors import JournalError
 from gateway.journal.files import Place, Places, frames_in, places_in, read_segment
 from gateway.journal.pool import Pool
-from gateway.journal.records import join
 from gateway.journal.scan import Contents, Damage, DamageNotes, scan
 from gateway.journal.segment import (
     BLOCK_BYTES,
@@ -58,6 +58,7 @@ class StreamLog:
         pool: Pool,
         lock: Lock,
         entropy: Callable[[int], bytes],
+        codec: SampleReader | None = None,
     ) -> None:
         self.stream = stream
         self._directory = directory
@@ -67,6 +68,7 @@ class StreamLog:
         self._pool = pool
         self._lock = lock
         self._entropy = entropy
+        self._codec = codec
         self._places = Places()
         self._active: Active | None = None
         self._last_tag = bytes(TAG_BYTES)
@@ -144,7 +146,7 @@ class StreamLog:
                 want = frame.last_sequence + 1
 
     def tail(self, boot_id: str, segments: int) -> Iterator[Batch]:
-        """The readable batches of one boot from the newest segments, newest first."""
+        """The readable batches of one boot from the newest segments, newest first; the samples in blocks are not read."""
         newest = len(self._places) - 1
         for at in range(newest, max(newest - segments, -1), -1):
             place = self._places[at]
@@ -152,7 +154,7 @@ class StreamLog:
             for frame in reversed(contents.frames):
                 if frame.boot_id != boot_id:
                     return
-                if batch := self._open(place, frame):
+                if batch := self._open(place, frame, codec=NoSamples()):
                     yield batch
 
     def commit(
@@ -211,7 +213,7 @@ class StreamLog:
                 clock=reading,
             )
             frame = memory[filled : filled + size]
-            active.cipher.seal(header, join(chunk.entries), frame)
+            active.cipher.seal(header, chunk.records(), frame)
             active.block += size // BLOCK_BYTES
             filled += size
             tag, sequence = frame_tag(header, frame), sequence + header.count
@@ -323,14 +325,30 @@ class StreamLog:
                 self.damage.note(damage)
         return contents
 
-    def _open(self, place: Place, frame: FrameHeader, *, packed: bool = False) -> Batch | None:
+    def _open(
+        self,
+        place: Place,
+        frame: FrameHeader,
+        *,
+        packed: bool = False,
+        codec: SampleReader | None = None,
+    ) -> Batch | None:
         """A frame's batch, or None after noting why not."""
         try:
             with self._storage.open(self._directory / place.name) as file:
                 opened = self._opened_segment(place, file)
                 data = file.pread(frame.size, frame.offset)
             hub, epoch = self._identity.hub, self._identity.epoch.hex()
-            return batch_of(hub, self.stream, epoch, opened, frame, data, packed=packed)
+            return batch_of(
+                hub,
+                self.stream,
+                epoch,
+                opened,
+                frame,
+                data,
+                packed=packed,
+                codec=codec or self._codec,
+            )
         except JournalError as error:
             reason = str(error)
         except OSError as error:

@@ -32,11 +32,15 @@ from drivers.model import (
     Validity,
     Value,
 )
+from gateway.journal.blocks import VERSION as BLOCKS_VERSION
+from gateway.journal.blocks import SampleReader, is_packed, unpack
 from gateway.journal.entry import Entry
 from gateway.journal.errors import JournalError
 
 VERSION = 3
-"""Version 1 knew neither raw bytes nor what an observation was decoded from, version 2 no clock change; both are read."""
+"""Version 1 knew neither raw bytes nor what an observation was decoded from, version 2 no clock change; both are read.
+
+Version 4 is that of batches with blocks: see gateway/journal/blocks.py."""
 OVERHEAD = 7
 """Bytes of a batch around its entries: an array of two, the version, the head of an array with a 32-bit count."""
 OBSERVATION, EVENT, RAW = 0, 1, 2
@@ -89,12 +93,16 @@ def join(entries: list[bytes]) -> bytes:
 
 
 def decode_batch(
-    data: bytes, first_sequence: int, loads: Callable[[bytes], object] = cbor2.loads
+    data: bytes,
+    first_sequence: int,
+    loads: Callable[[bytes], object] = cbor2.loads,
+    codec: SampleReader | None = None,
 ) -> tuple[Entry, ...]:
     """The entries of a batch, numbered from `first_sequence`.
 
     Args:
         loads: reads the one CBOR item in `data`; a stricter one where a stranger may have written it.
+        codec: reads blocks of samples; without one a batch with blocks is not read.
 
     Raises:
         JournalError: the bytes are no batch of a version that this release reads.
@@ -103,8 +111,12 @@ def decode_batch(
         match loads(data):
             case [1 | 2 | 3, [*items]]:
                 return tuple(_entry(item, first_sequence + n) for n, item in enumerate(items))
-            case [int() as version, _]:
-                raise JournalError(f"batch: version {version}, expected 1 to {VERSION}")
+            case [4, [*items], [*found]] if codec is not None and is_packed(data):
+                whole = unpack(items, found, codec)
+                return tuple(_entry(item, first_sequence + n) for n, item in enumerate(whole))
+            case [int() as version, *_]:
+                known = VERSION if codec is None else BLOCKS_VERSION
+                raise JournalError(f"batch: version {version}, expected 1 to {known}")
             case _:
                 raise JournalError("batch: expected an array of version and entries")
     except (cbor2.CBORError, ValueError, TypeError, ArithmeticError, RecursionError) as error:

@@ -36,6 +36,8 @@ _FRAME_MAGIC = b"WLF1"
 _CRC = struct.Struct("<I")
 FRAME_HEADER_BYTES = _FRAME.size + _CRC.size
 FRAME_OVERHEAD = FRAME_HEADER_BYTES + TAG_BYTES
+FRAME_BYTES = 65_536
+"""Most plaintext in a frame. A frame is a batch, and a batch must fit into one message of 96 KiB."""
 
 
 @dataclass(frozen=True, slots=True)

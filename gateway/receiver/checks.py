@@ -14,6 +14,7 @@ from gateway.uplink.payload import Message, decode
 from gateway.uplink.sealed import DamagedError, NoKeyError, Unsealer, is_sealed
 from gateway.uplink.signature import Doubt, VerifyKeys
 from gateway.uplink.wire import Incoming
+from gateway.waveform import WaveformCodec
 
 MAX_SEQUENCE = 2**63 - 1
 """What a database's 64-bit integer holds. No hub gets there."""
@@ -113,7 +114,8 @@ class Checker:
         """
         self._tenant = tenant
         self._keys = VerifyKeys(keys)
-        self._unsealer = Unsealer(clinic_key)
+        self._codec = WaveformCodec()
+        self._unsealer = Unsealer(clinic_key, self._codec)
 
     def check(self, message: Incoming) -> Checked:
         """Total: any message gives a content."""
@@ -167,7 +169,7 @@ class Checker:
 
     def _parts(self, hub: str, payload: bytes) -> tuple[Part, ...]:
         if is_packed(payload):
-            found = unpacked(payload)
+            found = unpacked(payload, self._codec)
             return tuple(
                 Unreadable(part.batch, str(part)) if isinstance(part, UndecodableError) else part
                 for part in found

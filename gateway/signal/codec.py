@@ -34,6 +34,7 @@ __all__ = [
     "Model",
     "Samples",
     "UnknownVersionError",
+    "block_shape",
     "decode_block",
     "encode_block",
 ]
@@ -96,6 +97,12 @@ def decode_block(data: bytes) -> Samples:
             f"block: got packet {header.second} of a run, expected one that stands alone"
         )
     return _decode(_key_model(header), data, header, 0)[0]
+
+
+def block_shape(data: bytes) -> tuple[int, int]:
+    """How many channels and rows a block says that it has. Raises CodecError where it says none; nothing is decoded."""
+    header = _header(data)
+    return header.second, header.rows
 
 
 class Encoder:

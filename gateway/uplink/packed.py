@@ -11,6 +11,8 @@ from dataclasses import replace
 
 import cbor2
 
+from gateway.journal.blocks import SampleReader
+from gateway.journal.blocks import is_packed as is_in_blocks
 from gateway.journal.entry import Batch, PackedBatch, Stream
 from gateway.journal.errors import JournalError
 from gateway.journal.records import (
@@ -31,6 +33,8 @@ MAX_INFLATED_BYTES = 524_288
 """A receiver inflates no more of one message."""
 READ_BYTES = 262_144
 """Records in one message: of vitals, deflated, some 40 kB. More would save nothing, and keep an alarm waiting."""
+BATCHES_MOST = 256
+"""In one message: of samples in blocks, so no more than 16 MiB come out of it."""
 LEVEL = 1
 """Of deflate: level 6 takes three times as long for a tenth less."""
 
@@ -68,7 +72,7 @@ def packed_slices(
     first, last = span
     rest = [batch for batch in batches if batch.last_sequence >= first]
     while rest and rest[0].first_sequence <= last:
-        held = rest
+        held = rest[:BATCHES_MOST]
         while len(payload := _payload(held, high_water)) > limit_bytes and len(held) > 1:
             # Deflated it is about in proportion; a little less, so that it is seldom tried a third time.
             held = held[
@@ -116,8 +120,11 @@ def _halves(batch: PackedBatch, span: tuple[int, int]) -> list[PackedBatch]:
 # --- Reading -----------------------------------------------------------------------------------------
 
 
-def unpacked(payload: bytes) -> tuple[Part, ...]:
-    """The batches in a message, in order. Raises PayloadError, and nothing else, for anything but a whole message."""
+def unpacked(payload: bytes, codec: SampleReader | None = None) -> tuple[Part, ...]:
+    """The batches in a message, in order. Raises PayloadError, and nothing else, for anything but a whole message.
+
+    Without a codec batches whose samples are in blocks are not read.
+    """
     match cbor.loads(_inflated(payload)):
         case [schema, *_] if schema != SCHEMA:
             raise PayloadError("message.schema", repr(schema)[:SHOWN], SCHEMA)
@@ -135,7 +142,10 @@ def unpacked(payload: bytes) -> tuple[Part, ...]:
             got = f"one from {batch.first_sequence}"
             raise PayloadError("message.batches", got, f"{expected}, without a hole")
         expected = batch.last_sequence + 1
-    return tuple(_part(batch, high_water) for batch in batches)
+    in_blocks = sum(is_in_blocks(batch.records) for batch in batches)
+    if in_blocks > BATCHES_MOST:
+        raise PayloadError("message.batches", f"{in_blocks} with blocks", f"{BATCHES_MOST}")
+    return tuple(_part(batch, high_water, codec) for batch in batches)
 
 
 def _inflated(payload: bytes) -> bytes:
@@ -183,9 +193,9 @@ def _batch(hub: str, stream: Stream, epoch: str, item: object) -> PackedBatch:
             raise PayloadError("message.batches", "something else", "the fields of a batch")
 
 
-def _part(batch: PackedBatch, high_water: int) -> Part:
+def _part(batch: PackedBatch, high_water: int, codec: SampleReader | None) -> Part:
     try:
-        entries = decode_batch(batch.records, batch.first_sequence, cbor.loads)
+        entries = decode_batch(batch.records, batch.first_sequence, cbor.loads, codec)
     except JournalError as error:
         return UndecodableError(batch, str(error))
     first, last = batch.span

@@ -13,6 +13,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway.journal.batches import decode
+from gateway.journal.blocks import SampleReader
 from gateway.journal.entry import Batch, SealedBatch
 from gateway.journal.errors import JournalError
 from gateway.journal.readers import SIGNATURE, Opener
@@ -73,8 +74,10 @@ def sealed_slice(batch: SealedBatch, after: int) -> Slice:
 class Unsealer:
     """Opens sealed messages with the clinic's key. Without one it can only say whose they are."""
 
-    def __init__(self, key: Opener | None) -> None:
+    def __init__(self, key: Opener | None, codec: SampleReader | None = None) -> None:
+        """Without a codec it does not read waveforms whose samples are in blocks."""
         self._key = key
+        self._codec = codec
         self._ciphers: OrderedDict[bytes, Cipher] = OrderedDict()
 
     def open(self, payload: bytes, hub_key: Ed25519PublicKey) -> Message:
@@ -101,7 +104,7 @@ class Unsealer:
             cipher = self._cipher(batch.header, header, recipients, self._key)
             self._check_signature(cipher, signatures, hub_key)
             padded = batch.frame.ljust(frame_header.size, b"\0")
-            entries = decode(cipher.open(frame_header, padded), frame_header)
+            entries = decode(cipher.open(frame_header, padded), frame_header, self._codec)
         except JournalError as error:
             raise DamagedError(batch, str(error)) from error
         opened = Batch(batch.hub, batch.stream, batch.epoch, batch.boot_id, batch.clock, entries)

@@ -21,7 +21,7 @@ from gateway import budget, cli
 from gateway.acquire import Acquire
 from gateway.conditioner import Conditioner
 from gateway.config.broker import Broker
-from gateway.config.delivery import Delivery
+from gateway.config.delivery import Delivery, Payload
 from gateway.config.device import Device
 from gateway.config.hub import Hub
 from gateway.config.journal import Journal as Promise
@@ -269,3 +269,22 @@ def test_a_measured_rate_counts_and_no_device_means_no_end() -> None:
     assert (vitals.bytes_s, vitals.measured) == (100.0, True)
     assert waveform.left_s is None
     assert asdict(waveform)["stream"] == "waveform"
+
+
+def test_in_blocks_a_quiet_signal_promises_nothing() -> None:
+    """Its leads off, a board takes a quarter of what it takes with them on."""
+    made = replace(
+        config([device("healthypi-v3")]),
+        delivery=Delivery(payloads={Stream.WAVEFORM: Payload.CBOR}),
+    )
+    raw = budget.rates(made)[Stream.WAVEFORM].disk_bytes_s
+    for delivery, bytes_s, expected in (
+        (made.delivery, raw / 4, (raw, False)),
+        (made.delivery, raw * 2, (raw * 2, True)),
+        (Delivery(), raw / 4, (raw / 4, True)),
+    ):
+        streams = tuple(replace(s, bytes_s=bytes_s) for s in status().streams)
+        left = budget.left(replace(made, delivery=delivery), replace(status(), streams=streams))
+        vitals, waveform = left
+        assert (waveform.bytes_s, waveform.measured) == expected
+        assert (vitals.bytes_s, vitals.measured) == (bytes_s, True)

@@ -1,5 +1,6 @@
 """`wardlink journal list, verify, export, days` on real directories: copies, damaged ones, and beside a running hub."""
 
+import base64
 import json
 import shutil
 from datetime import datetime, timedelta
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from drivers.model import Observation
+from drivers.model import Observation, SampleArray
 from gateway import cli
 from gateway.journal.entry import Stream
 from gateway.journal.files import read_segment
@@ -19,9 +20,11 @@ from gateway.journal.segment import BLOCK_BYTES
 from gateway.journal.storage import Storage
 from gateway.receiver.retime import TRUST
 from gateway.uplink.fields import loads
-from tests.gateway.journal.builders import SEGMENT, FixedClock, alarm, vital, wave
+from gateway.waveform import WaveformCodec
+from tests.gateway.journal.builders import SEGMENT, FixedClock, alarm, ecg, vital, wave
 
 OLD = Path(__file__).parents[1] / "journals" / "records-1"
+IN_BLOCKS = OLD.with_name("records-4")
 KEY = HubKey.generate()
 
 
@@ -98,7 +101,7 @@ def test_list_counts_what_was_given_up(tmp_path: Path) -> None:
     for number in range(1, 31):
         journal.append("ecg", wave(number))
         journal.commit()
-    summary = JournalFiles(tmp_path / "journal").summary(Stream.WAVEFORM)
+    summary = JournalFiles(tmp_path / "journal", WaveformCodec()).summary(Stream.WAVEFORM)
     assert (summary.first, summary.last, summary.missing) == (7, 30, 6)
     journal.close()
 
@@ -273,7 +276,7 @@ def test_where_no_journal_is(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_a_segment_that_is_given_back_meanwhile_is_no_damage(
     written: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = JournalFiles(written)
+    files = JournalFiles(written, WaveformCodec())
     real = files.places(Stream.WAVEFORM)
     gone: list[int] = []
 
@@ -327,10 +330,34 @@ def test_records_of_version_1_are_read(tmp_path: Path, capsys: pytest.CaptureFix
     journal.close()
 
 
+def test_samples_in_blocks_are_verified_and_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """tests/journals/records-4 has three seconds of two leads so."""
+    key = tmp_path / "hub.key"
+    shutil.copy(IN_BLOCKS / "hub.key", key)
+    key.chmod(0o600)
+    where = "--journal", IN_BLOCKS / "journal", "--key-file", key
+    assert run("verify", *where) == cli.OK
+    capsys.readouterr()
+    assert run("export", *where, "--stream", "waveform", "--device", "patch") == cli.OK
+    found = [json.loads(line)["record"] for line in capsys.readouterr().out.splitlines()]
+    waves = [wave for n in range(3) for wave in ecg(first=250 * n, at_ns=n * 10**9)]
+    assert [base64.b64decode(record["samples"]) for record in found] == [
+        wave.value.data for wave in waves if isinstance(wave.value, SampleArray)
+    ]
+    assert [record["boottime_ns"] for record in found] == [w.determined_at_ns for w in waves]
+    pytest.importorskip("edfio")
+    edf = tmp_path / "edf"
+    edf.mkdir()
+    assert run("export", *where, "--format", "edf", "--device", "patch", "--output", edf) == cli.OK
+    assert f"{3 * 2 * 250} samples" in capsys.readouterr().err
+
+
 def test_a_segment_that_is_used_again_while_it_is_read_is_no_damage(
     written: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = JournalFiles(written)
+    files = JournalFiles(written, WaveformCodec())
     first = written / "waveform" / files.places(Stream.WAVEFORM)[0].name
 
     def recycle(storage: Storage, path: Path) -> bytes:

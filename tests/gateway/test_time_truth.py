@@ -46,6 +46,7 @@ from gateway.uplink.payload import decode
 from gateway.uplink.retimed import Retimed
 from gateway.uplink.sealed import sealed_slice
 from gateway.uplink.slices import MAX_PAYLOAD_BYTES, Slice, slices
+from gateway.waveform import WaveformCodec
 from tests.gateway.journal.simulated_disk import SimulatedDisk
 from tests.gateway.uplink.bench import OneProcess, said
 
@@ -636,7 +637,7 @@ def test_an_export_has_the_times_that_the_journal_knows(tmp_path: Path) -> None:
     ward.clock.synchronise(0, 1_000_000)
     ward.commit()
     ward.close()
-    files = JournalFiles(tmp_path / "journal")
+    files = JournalFiles(tmp_path / "journal", WaveformCodec())
     lines = [json.loads(dumps(line)) for line in export_lines(files, KEY, Stream.VITALS, None)]
     assert clocks(lines) == ["unset"] * 6 + ["synchronised"] * 3
     for line in lines:

@@ -2,7 +2,7 @@
 """Writes a small journal of the present format into tests/journals, with its key and what is in it.
 
 It was run once for each format, by the release whose format it keeps; run it again only for a new one, into a new
-folder: python -m tests.journals.make tests/journals/v3
+folder: python -m tests.journals.make tests/journals/v3. The folders `records-...` keep what changed within the frames alone.
 """
 
 import json
@@ -29,7 +29,8 @@ from gateway.journal.entry import Stream
 from gateway.journal.journal import Journal
 from gateway.journal.keys import HubKey
 from gateway.journal.storage import DISK
-from tests.gateway.journal.builders import alarm, audit, open_journal, vital, wave
+from gateway.waveform import WaveformCodec
+from tests.gateway.journal.builders import alarm, audit, ecg, open_journal, vital, wave
 from tests.journals.facts import decimal, facts
 
 SEGMENT_BYTES = 24_576
@@ -76,6 +77,7 @@ def write(directory: Path) -> None:
             key=HubKey(raw),
             segment_bytes=SEGMENT_BYTES,
             entropy=random.randbytes,
+            codec=WaveformCodec(),
         )
 
     journal = start()
@@ -85,6 +87,10 @@ def write(directory: Path) -> None:
     for number in range(9):
         journal.append("belt", vital(number))
         journal.append("board", wave(number))
+        journal.commit()
+    for second in range(3):
+        for record in ecg(first=250 * second, at_ns=second * 10**9):
+            journal.append("patch", record, "person-1")
         journal.commit()
     journal.acknowledge(Stream.WAVEFORM, 4)
     journal.close()

@@ -3,14 +3,18 @@
 import os
 import struct
 import zlib
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Sequence
 from decimal import Decimal
+from math import sin
 from pathlib import Path
+from random import Random
 
 from drivers.assigned import Code, Unit
-from drivers.model import Event, EventKind, Observation, Quantity, Record, SampleArray
+from drivers.model import Event, EventKind, Observation, Quality, Quantity, Record, SampleArray
 from gateway.clock import ClockReading, ClockState
 from gateway.journal.algorithms import ALGORITHMS
+from gateway.journal.blocks import SampleCodec
 from gateway.journal.entry import Entry, Stream
 from gateway.journal.journal import Journal
 from gateway.journal.keys import HubKey
@@ -38,6 +42,23 @@ class FixedClock:
         return ClockReading(self.boottime_ns(), 1_800_000_000_000_000_000, ClockState.RESTORED)
 
 
+class Deflating:
+    """A codec that costs little, for tests that are about the journal."""
+
+    def encode(self, signals: Sequence["array[int]"], bits: int) -> bytes:
+        del bits
+        return zlib.compress(b"".join(signal.tobytes() for signal in signals), 1)
+
+    def decode(self, block: bytes, channels: int, rows: int) -> Sequence["array[int]"]:
+        try:
+            data = zlib.decompress(block)
+        except zlib.error as error:
+            raise ValueError(block) from error
+        if len(data) != 4 * channels * rows:
+            raise ValueError(block)
+        return [array("i", data[4 * rows * n : 4 * rows * (n + 1)]) for n in range(channels)]
+
+
 def open_journal(
     storage: Storage,
     directory: Path = DIRECTORY,
@@ -48,6 +69,7 @@ def open_journal(
     segments: int = 64,
     segment_bytes: int = SEGMENT,
     entropy: Callable[[int], bytes] = os.urandom,
+    codec: SampleCodec | None = None,
 ) -> Journal:
     return Journal.open(
         directory,
@@ -58,6 +80,7 @@ def open_journal(
         storage=storage,
         segment_bytes=segment_bytes,
         entropy=entropy,
+        codec=codec,
     )
 
 
@@ -69,6 +92,33 @@ def vital(number: int) -> Observation:
 def wave(number: int, size: int = 4000) -> Observation:
     samples = SampleArray(number.to_bytes(4, "little") * (size // 4), 4, 1, Unit.MILLI_VOLT)
     return Observation(Code.ECG_ELEC_POTL, samples, determined_at_ns=number)
+
+
+LEADS = (Code.ECG_ELEC_POTL_I, Code.ECG_ELEC_POTL_II, Code.WARDLINK_PPG_RED)
+PERIOD_NS = 4_000_000
+
+
+def ecg(
+    seconds: float = 1, leads: int = 2, *, width: int = 2, first: int = 0, at_ns: int = 10**15
+) -> list[Observation]:
+    """Blocks of 0.2 s of leads that a device samples together at 250 Hz; `first`: of which sample they begin."""
+    random = Random(first + 1)
+    found = []
+    for number in range(round(seconds * 5)):
+        start_ns = at_ns + number * 200_000_000 + random.randrange(1_000_000)
+        for lead in LEADS[:leads]:
+            values = [round(900 * sin(n / 15)) + random.randrange(5) for n in range(50)]
+            samples = SampleArray.of(
+                values,
+                period_ns=PERIOD_NS,
+                unit=Unit.MICRO_VOLT,
+                scale=Decimal("4.88"),
+                width=width,
+            )
+            found.append(
+                Observation(lead, samples, start_ns, Quality(sqi=0.93 - number // 5 / 100))
+            )
+    return found
 
 
 def alarm(number: int) -> Event:

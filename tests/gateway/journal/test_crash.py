@@ -4,9 +4,11 @@
 """
 
 import os
+from functools import partial
 
 import pytest
 
+from tests.gateway.journal.builders import Deflating, open_journal
 from tests.gateway.journal.histories import History, quick_keys
 
 CRASHES = int(os.environ.get("WARDLINK_CRASHES", "10000"))
@@ -25,7 +27,9 @@ def test_power_cuts_lose_nothing_invent_nothing_and_repeat_nothing(
     quick_keys(monkeypatch)
     repeats = named = 0
     for seed in SEEDS[part::PARTS]:
-        history = History(seed)
+        # One in eight with samples in blocks: they cost time, and are the same to the disk.
+        start = partial(open_journal, codec=Deflating()) if seed % 8 == 3 else open_journal
+        history = History(seed, start)
         try:
             history.run(CUTS)
         except BaseException as error:

@@ -10,6 +10,7 @@ import pytest
 
 from gateway.clock import SystemClock
 from gateway.journal import published
+from gateway.journal.blocks import SampleReader
 from gateway.journal.entry import Batch, PackedBatch, Stream
 from gateway.journal.errors import JournalError
 from gateway.journal.files import Place
@@ -496,7 +497,14 @@ def test_packed_batches_end_before_what_is_damaged_and_it_is_told() -> None:
     log = reader._logs[Stream.VITALS]
     whole = log._open
 
-    def torn(place: Place, frame: FrameHeader, *, packed: bool = False) -> Batch | None:
+    def torn(
+        place: Place,
+        frame: FrameHeader,
+        *,
+        packed: bool = False,
+        codec: SampleReader | None = None,
+    ) -> Batch | None:
+        del codec
         return None if frame.first_sequence == 3 else whole(place, frame, packed=packed)
 
     log._open = torn  # type: ignore[method-assign]
