@@ -5,6 +5,7 @@ dropped either, since the broker forgets what is acknowledged.
 """
 
 import base64
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -30,6 +31,13 @@ from gateway.uplink.receipt import Receipt
 from gateway.uplink.spans import Spans
 from gateway.uplink.times import iso_time, retimed, time_fields
 from gateway.uplink.wire import Incoming
+
+log = logging.getLogger(__name__)
+
+DOUBT = (
+    "receiver: %s: %s %d to %d are genuine and in no one history with the entries beside them; look at"
+    " that hub's card (docs/messages.md, The chain)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +207,7 @@ class Intake:
         if not fits:
             # Said before its entries: from lines that a crash tore, these are read as come.
             work.lines.extend(self._gaps([Gap(key, span, Cause.CHAIN)]))
+            log.warning(DOUBT, key.hub, key.stream, span.first, span.last)
             if taken.repeats:
                 # Numbers of another frame: no repeats, though nothing else tells them apart.
                 text = f"{taken.repeats} entries under numbers that another frame has"

@@ -298,7 +298,7 @@ def kept(
 
 
 def test_an_old_disk_that_grew_past_what_was_sent_is_found_in_every_store(
-    kept: tuple[Open, Callable[[], list[tuple[str, int, int]]]],
+    kept: tuple[Open, Callable[[], list[tuple[str, int, int]]]], caplog: pytest.LogCaptureFixture
 ) -> None:
     """No heartbeat came between: its high-water mark never went back."""
     opened, found = kept
@@ -311,6 +311,7 @@ def test_an_old_disk_that_grew_past_what_was_sent_is_found_in_every_store(
     # A holds 1 to 10; of B the frame 8 to 11 overlaps its last one, and 12 to 14 follows on it.
     assert sequences(lines) == list(range(1, 17))
     assert found() == [("chain", 8, 11)]
+    assert ["hub-1: waveform 8 to 11" in text for text in caplog.messages] == [True]
     (rejected,) = [line for line in lines if line["type"] == "rejected"]
     assert (rejected["reason"], base64.b64decode(rejected["payload"])) == (
         "chain",
