@@ -77,4 +77,5 @@ def _is_right(line: Mapping[str, object]) -> bool:
 def prove_file(path: Path, expected: Mapping[tuple[str, str], int]) -> Proof:
     """As `prove`, of a receiver's output file."""
     with path.open("rb") as lines:
-        return prove(lines, expected)
+        # What is being written just now has no end yet.
+        return prove((line for line in lines if line.endswith(b"\n")), expected)
