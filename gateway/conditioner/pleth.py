@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from statistics import median
 
@@ -25,7 +26,9 @@ FLAGS = (
 """What an event calls a flag, the gravest first."""
 PULSES_KEPT = 16
 LATELY = 5
-"""What is said of a second is as good as the worst of so many up to it: in motion a single one may look like a pulse."""
+"""What is said of a second is as good as the worst of so many up to it: in motion a single one may look like a pulse.
+A pulse rate is the mean of many intervals: an odd beat makes it questionable, and unknown only where most of those
+seconds are bad. Once it is unknown, all of them have to be good."""
 NO_PULSE = Quality(Validity.INVALID, reason="no_beats")
 
 
@@ -90,7 +93,7 @@ class PlethRun:
             self.sqi = index
             self._indices.append(index)
             self.worst = worst = min(self._indices)
-            yield from self._rate(worst, bpm, end_ns)
+            yield from self._rate(worst, median(self._indices), bpm, end_ns)
             if self._raw and worst >= USABLE:
                 yield from self._perfusion(begin, end, worst, end_ns)
 
@@ -106,16 +109,20 @@ class PlethRun:
                 yield from self._breathing.beat(at, level, height, at - self._last_pulse)
             self._last_pulse = at
 
-    def _rate(self, index: float, bpm: float, at_ns: int) -> Iterator[Observation]:
-        if index >= USABLE and math.isfinite(bpm):
+    def _rate(self, worst: float, most: float, bpm: float, at_ns: int) -> Iterator[Observation]:
+        how_well = quality(worst)
+        least = most if self._known else worst
+        if least >= USABLE and math.isfinite(bpm):
             self._known = True
+            if worst < USABLE:
+                how_well = replace(how_well, validity=Validity.QUESTIONABLE)
             rate = Quantity(Decimal(round(bpm)), Unit.BEAT_PER_MIN)
-            yield derived(Code.PULS_OXIM_PULS_RATE, rate, at_ns, quality(index))
+            yield derived(Code.PULS_OXIM_PULS_RATE, rate, at_ns, how_well)
         elif self._known:
             # That it is not known any more is said once.
             self._known = False
             unknown = Quantity(Special.UNKNOWN, Unit.BEAT_PER_MIN)
-            why = quality(index) if index < USABLE else NO_PULSE
+            why = how_well if worst < USABLE else NO_PULSE
             yield derived(Code.PULS_OXIM_PULS_RATE, unknown, at_ns, why)
 
     def _perfusion(self, begin: int, end: int, index: float, at_ns: int) -> Iterator[Observation]:

@@ -14,8 +14,8 @@ Floats = NDArray[np.float64]
 RATE_LEAST_HZ: Final = 25.0
 RATE_MOST_HZ: Final = 1000.0
 
-BLOCK: Final = 4096
-"""Samples of one kernel call: bounds the output buffer. Packets are far shorter."""
+ROWS: Final = 512
+"""Waves that one kernel call has room for, which bounds its samples. Packets are far shorter."""
 
 FLOOR_COUNTS: Final = 1.0
 """Rounding noise of a converter makes no upstrokes as high as 1 count, once averaged and low-passed."""
@@ -79,9 +79,9 @@ class PlethStream:
         stride = max(1, round(rate_hz / ppg.INNER_HZ))
         self._start = _start(rate_hz, stride, inverted=inverted, floor=floor)
         self._state = self._start.copy()
-        separation = int(self._start[ppg.SEPARATION]) * stride
-        room = BLOCK // separation + ppg.QUEUE + ppg.PENDING + 2
-        self.rows = np.empty((room, ppg.COLUMNS))
+        spare = ppg.QUEUE + ppg.PENDING + 2
+        self.block = (ROWS - spare) * int(self._start[ppg.SEPARATION]) * stride
+        self.rows = np.empty((ROWS, ppg.COLUMNS))
 
     @property
     def state_bytes(self) -> int:
@@ -101,14 +101,14 @@ class PlethStream:
         """Takes the next samples of the run, and returns the waves that were decided with them."""
         data = np.ascontiguousarray(samples, np.float64)
         parts = []
-        for at in range(0, data.size, BLOCK):
-            found = self.advance(data[at : at + BLOCK])
+        for at in range(0, data.size, self.block):
+            found = self.advance(data[at : at + self.block])
             if found:
                 parts.append(self.rows[:found].copy())
         return pulses_of(parts)
 
     def advance(self, block: Floats) -> int:
-        """Takes BLOCK samples at most, and returns how many of `rows` were filled: for who goes on with the rows."""
+        """Takes `block` samples at most, and returns how many of `rows` were filled: for who goes on with the rows."""
         return ppg.ppg_process(block, self._state, self.rows)
 
     def flush(self) -> Pulses:
@@ -133,8 +133,9 @@ class Seconds:
         quality: 0 (worth nothing) to 1: that of the worst beat in it; 0 where a flag is set, and where no beat came
             although one was due.
         flags: bits `ppg_seconds.SATURATED`, `FLAT`, `MOTION` and `MISSING` (samples that are no numbers).
-        rate_bpm: pulse rate, the mean of the good intervals of the last 15 s; NaN (unknown) with fewer than 3 of them,
-            and in a second of quality 0.
+        rate_bpm: pulse rate, the mean of the good intervals of the last 18 s, weighted by their quality, and less where
+            they are newer than 4 s or older than 14. NaN (unknown) with fewer than 3 of them, where a flag is set or no
+            beat came although one was due, and in a second of quality 0 unless they fill most of that time.
     """
 
     second: NDArray[np.int64]
@@ -170,7 +171,7 @@ class PlethMonitor:
         self.stream = PlethStream(rate_hz, inverted=inverted, floor=floor)
         self._start = _seconds_start(rate_hz, rails)
         self._state = self._start.copy()
-        self._rows = np.empty((int(BLOCK / rate_hz) + 2, ppg_seconds.COLUMNS))
+        self._rows = np.empty((int(self.stream.block / rate_hz) + 2, ppg_seconds.COLUMNS))
 
     @property
     def state_bytes(self) -> int:
@@ -189,8 +190,8 @@ class PlethMonitor:
         """
         data = np.ascontiguousarray(samples, np.float64)
         pulses, seconds = [], []
-        for at in range(0, data.size, BLOCK):
-            part = data[at : at + BLOCK]
+        for at in range(0, data.size, self.stream.block):
+            part = data[at : at + self.stream.block]
             found = self.stream.advance(part)
             beats = self.stream.rows
             count = ppg_seconds.ppgs_process(part, beats, found, self._state, self._rows)

@@ -26,8 +26,7 @@ Floats = NDArray[np.float64]
 
 INNER_HZ: Final = 62.5
 """Samples are averaged down to about this rate (47 to 94 samples/s, or the sensor's own when that is less)."""
-LOW_PASS_HZ: Final = 10.0
-MEAN_HZ: Final = 0.3
+LOW_PASS_HZ, MEAN_HZ = 10.0, 0.3
 ABOVE_LEAST: Final = 0.3
 """What of an upstroke lies above the running mean counts for its height, but this part of the whole at least."""
 UPSTROKE_MOST_S: Final = 1.5
@@ -62,17 +61,14 @@ INTERVAL_START_S, INTERVAL_LEAST_S, INTERVAL_MOST_S = 1.0, 0.3, 2.0
 at most INTERVAL_START_S; and the bounds of what it learns from."""
 BEFORE_S, AFTER_S = 0.15, 0.35
 """The stretch of a wave that is compared, around its steepest place: the same for slow and fast rhythms."""
-SHAPE_GAIN: Final = 0.125
-ALIKE: Final = 0.7
+SHAPE_GAIN, ALIKE = 0.125, 0.7
 """A correlation with the waves before of so much or less is quality 0; 1 is quality 1."""
 SAMPLE_LIMIT: Final = 2.0**40
 """A sample that is not below this in size (or is not a number) is taken to be as the one before."""
 
 RING: Final = 512
 MASK: Final = RING - 1
-QUEUE: Final = 24
-PENDING: Final = 12
-SHAPE: Final = 32
+QUEUE, PENDING, SHAPE = 24, 12, 32
 
 # Slots of the state array. Places and intervals in inner samples, strengths and heights in the unit of the samples.
 B0, B1, B2, A1, A2 = 0, 1, 2, 3, 4  # low-pass
@@ -93,7 +89,8 @@ COLUMNS: Final = 7
 QUEUE_0: Final = TOP + CANDIDATE
 PENDING_0: Final = QUEUE_0 + QUEUE * CANDIDATE
 SHAPE_0: Final = PENDING_0 + PENDING * CANDIDATE
-U_0: Final = SHAPE_0 + SHAPE
+WAVE_0: Final = SHAPE_0 + SHAPE
+U_0: Final = WAVE_0 + SHAPE
 STATE_SIZE: Final = U_0 + RING
 
 
@@ -136,30 +133,34 @@ def ppg_threshold(state: Floats, row: int) -> float:
 @kernel("float64(float64[::1], float64)")
 def ppg_shape(state: Floats, at: float) -> float:
     """How far the wave around `at` resembles those before it (0 to 1), which then learn from it. 0 for the first."""
-    wave = np.empty(SHAPE)
+    wave, shape = state[WAVE_0:U_0], state[SHAPE_0:WAVE_0]
     first, newest = at - BEFORE_S * state[RATE], int(state[COUNT]) - 1
     step = (BEFORE_S + AFTER_S) * state[RATE] / (SHAPE - 1)
     if first < max(0, newest + 2 - RING):
         return 0.0
-    mean = 0.0
-    for k in range(SHAPE):
-        place = min(first + k * step, float(newest))
+    # Where a run ends within the wave, the last sample stands for the rest.
+    there, last = min(SHAPE, math.ceil((newest - first) / step)), state[U_0 + (newest & MASK)]
+    mean, own, common, known = (SHAPE - there) * last, 0.0, 0.0, 0.0
+    wave[there:] = last
+    for k in range(there):
+        place = first + k * step
         i = int(place)
-        here, there = state[U_0 + (i & MASK)], state[U_0 + (min(i + 1, newest) & MASK)]
-        wave[k] = here + (place - i) * (there - here)
-        mean += wave[k] / SHAPE
-    own, common, known = 0.0, 0.0, 0.0
-    for k in range(SHAPE):
-        wave[k] -= mean
-        own += wave[k] * wave[k]
-        common += wave[k] * state[SHAPE_0 + k]
-        known += state[SHAPE_0 + k] * state[SHAPE_0 + k]
+        here = state[U_0 + (i & MASK)]
+        wave[k] = here + (place - i) * (state[U_0 + ((i + 1) & MASK)] - here)
+        mean += wave[k]
+    mean /= SHAPE
+    for k in range(0, SHAPE, 2):  # by twos, which do not wait for each other
+        one, two = wave[k] - mean, wave[k + 1] - mean
+        own += one * one + two * two
+        common += one * shape[k] + two * shape[k + 1]
+        known += shape[k] * shape[k] + shape[k + 1] * shape[k + 1]
     if not own > 0.0:
         return 0.0
     gain = max(SHAPE_GAIN, 1.0 / (1.0 + state[SHAPED]))
+    own_gain = gain / math.sqrt(own)
     state[SHAPED] += 1.0
     for k in range(SHAPE):
-        state[SHAPE_0 + k] += gain * (wave[k] / math.sqrt(own) - state[SHAPE_0 + k])
+        shape[k] += own_gain * (wave[k] - mean) - gain * shape[k]
     alike = common / math.sqrt(own * known) if known > 0.0 else 0.0
     return max(0.0, min(1.0, (alike - ALIKE) / (1.0 - ALIKE)))
 
@@ -204,9 +205,9 @@ def ppg_accept(state: Floats, row: int, out: Floats, found: int) -> int:
 @kernel("int64(float64[::1], int64, float64[:,::1], int64)")
 def ppg_judge(state: Floats, row: int, out: Floats, found: int) -> int:
     """Takes a candidate for a beat, or learns noise from it and queues it. While nothing is learnt, only queues."""
+    strength = state[row + STRENGTH]
     if state[SIGNAL] > 0.0:
-        at, strength = state[row + AT], state[row + STRENGTH]
-        apart = at - state[LAST] > 0.5 * state[SEPARATION]
+        apart = state[row + AT] - state[LAST] > 0.5 * state[SEPARATION]
         if apart and strength > ppg_threshold(state, row):
             state[HELD] = 0.0
             return ppg_accept(state, row, out, found)
@@ -304,8 +305,7 @@ def ppg_upstroke(state: Floats, foot_at: int, steep_at: int, steepest: float) ->
     """An upstroke has ended with the last sample but one: if it is the strongest for now, it is the open candidate."""
     peak_at = int(state[COUNT]) - 2
     height = state[U_0 + (peak_at & MASK)] - state[U_0 + (foot_at & MASK)]
-    above = min(height, state[U_0 + (peak_at & MASK)] - state[MEAN])
-    above = max(above, ABOVE_LEAST * height)
+    above = max(ABOVE_LEAST * height, min(height, state[U_0 + (peak_at & MASK)] - state[MEAN]))
     strength = math.sqrt(above * steepest * state[RATE])
     short = peak_at - foot_at <= int(UPSTROKE_MOST_S * state[RATE])
     if short and height > state[FLOOR] and strength > state[TOP + STRENGTH]:
@@ -341,27 +341,24 @@ def ppg_process(samples: Floats, state: Floats, out: Floats) -> int:
     """
     b0, b1, b2, a1, a2 = state[B0], state[B1], state[B2], state[A1], state[A2]
     n, stride, scale = int(state[RAW_COUNT]), int(state[STRIDE]), state[SIGN] / state[STRIDE]
-    base, last, total, fill = state[BASE], state[RAW_LAST], state[TOTAL], int(state[FILL])
+    base, last, total = state[BASE], state[RAW_LAST], state[TOTAL]
+    last_of = stride - 1 - int(state[FILL])  # the last sample of the stride
     m, x1, x2, u1, u2 = int(state[COUNT]), state[X1], state[X2], state[U1], state[U2]
     foot_at, steep_at, steepest = int(state[FOOT_AT]), int(state[STEEP_AT]), state[STEEPEST]
-    mean, mean_gain = state[MEAN], state[MEAN_GAIN]
-    wake, longest, found = state[WAKE], int(UPSTROKE_MOST_S * state[RATE]), 0
-    for sample in samples:
+    mean, mean_gain, wake = state[MEAN], state[MEAN_GAIN], state[WAKE]
+    longest, found = int(UPSTROKE_MOST_S * state[RATE]), 0
+    for i, sample in enumerate(samples):
         if base != base and abs(sample) <= SAMPLE_LIMIT:  # noqa: PLR0124 - NaN until then
             base = state[BASE] = sample
-        x = sample - base
-        if not abs(x) <= SAMPLE_LIMIT:  # holds for NaN too
-            x = last
-        last = x
-        total += x
-        fill += 1
-        n += 1
-        if fill < stride:
+        last = sample - base if abs(sample - base) <= SAMPLE_LIMIT else last  # never NaN
+        total += last
+        if i < last_of:
             continue
+        last_of += stride
         x = total * scale
         u = (b0 * x + b1 * x1 + b2 * x2 - a2 * u2) - a1 * u1
         rise = u - u1
-        x2, x1, u2, u1, total, fill = x1, x, u1, u, 0.0, 0
+        x2, x1, u2, u1, total = x1, x, u1, u, 0.0
         state[U_0 + (m & MASK)] = u
         m += 1
         mean += max(mean_gain, 1.0 / m) * (u - mean)
@@ -375,12 +372,15 @@ def ppg_process(samples: Floats, state: Floats, out: Floats) -> int:
         elif steepest > 0.0:
             state[COUNT], state[MEAN] = m, mean
             ppg_upstroke(state, foot_at, steep_at, steepest)
-            wake, steepest = 0.0, 0.0
+            steepest = 0.0
+            if state[TOP + AT] == steep_at:
+                wake = min(wake, steep_at + state[SEPARATION] + 1.0)
         if m >= wake:
-            state[COUNT], state[RAW_COUNT] = m, n
+            state[COUNT], state[RAW_COUNT] = m, n + i + 1
             found = ppg_wake(state, out, found)
             wake = state[WAKE]
-    state[RAW_COUNT], state[RAW_LAST], state[TOTAL], state[FILL] = n, last, total, fill
+    state[RAW_COUNT], state[RAW_LAST], state[TOTAL] = n + samples.size, last, total
+    state[FILL] = stride - 1 - (last_of - samples.size)
     state[COUNT], state[X1], state[X2], state[U1], state[U2] = m, x1, x2, u1, u2
     state[FOOT_AT], state[STEEP_AT], state[STEEPEST] = foot_at, steep_at, steepest
     state[WAKE], state[MEAN] = wake, mean

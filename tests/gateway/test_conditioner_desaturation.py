@@ -149,6 +149,12 @@ def test_a_gap_leaves_the_baseline_and_a_new_link_none() -> None:
         assert spans(falls(broken)) == [(70, None), (70, 84)]
 
 
+def test_the_first_value_of_a_new_link_counts_though_one_of_the_old_came_in_that_second() -> None:
+    """It is the first of the 30 that a baseline takes."""
+    linked = [*series([97] * 10), Event(EventKind.CONNECTED, 9 * S + 8, "x"), said(97, 9 * S + 9)]
+    assert spans(falls([*linked, *series([97] * 29 + [91] * 12, 10)])) == [(39, None)]
+
+
 def test_silence_ends_it_with_the_last_value() -> None:
     assert spans(falls([*FALLEN, *series([91], 91)])) == [(70, None), (70, 84)]
     assert spans(falls([*FALLEN, *series([91], 89)])) == [(70, None)]

@@ -83,6 +83,22 @@ def test_motion_gives_no_confident_rate_that_is_wrong(seed: int) -> None:
     assert any(number(record) for record in rates if second(record) > 50)
 
 
+def test_an_odd_beat_makes_a_rate_questionable_and_leaves_it_known() -> None:
+    plan = Plan()
+    x, patient = light(plan), Patient(plan, RATE_HZ)
+    begin = 30 * RATE_HZ
+    x[begin : begin + 40] *= 1 - 0.02 * np.sin(np.linspace(0, 9, 40))
+    rates = of(RATE, told(x))
+    doubtful = [r for r in rates if r.quality.validity is Validity.QUESTIONABLE]
+    assert min(r.quality.sqi or 0 for r in doubtful) < 0.3
+    assert all(30 <= second(r) <= 36 for r in doubtful)
+    assert all(r.quality.reason == "signal_quality" for r in doubtful)
+    assert [second(r) for r in rates] == [second(rates[0]) + k for k in range(len(rates))]
+    for record in rates:
+        truth = patient.vitals(second(record) - 1).heart_rate
+        assert number(record) == pytest.approx(truth, abs=4)
+
+
 def test_waves_carry_the_index_and_events_say_what_is_wrong() -> None:
     x = light(Plan())
     x[30 * RATE_HZ :] = 2.0**19

@@ -57,17 +57,20 @@ def usual_height(beats: list[Beat]) -> float:
     return usual
 
 
-def good_interval(beats: list[Beat], now: float, rate_hz: float) -> float:
-    recent = [
-        b[0] - a[0]
-        for a, b in list(itertools.pairwise(beats))[-kernel.INTERVALS :]
-        if b[0] > now - kernel.RATE_S * rate_hz and min(a[2], b[2]) >= kernel.RATE_GOOD
-    ]
-    if len(recent) < kernel.RATE_LEAST:
-        return 0.0
-    median = np.median(recent)
-    near = [one for one in recent if abs(one - median) <= kernel.RATE_APART * median]
-    return float(np.mean(near)) if len(near) >= kernel.RATE_LEAST else 0.0
+def good_interval(beats: list[Beat], now: float, rate_hz: float) -> tuple[float, float]:
+    """(weighted mean of the good intervals, how much of the time they fill); (0, 0) if they are too few."""
+    fade, since = kernel.FADE_S * rate_hz, now - kernel.RATE_S * rate_hz
+    recent = []
+    for a, b in itertools.pairwise(beats[-kernel.BEATS :]):
+        if since < b[0] < now and min(a[2], b[2]) >= kernel.RATE_GOOD:
+            share = min(1.0, (now - b[0]) / fade, (b[0] - since) / fade)
+            recent.append((b[0] - a[0], share, min(a[2], b[2])))
+    median = np.median([length for length, _, _ in recent]) if recent else 0.0
+    near = [one for one in recent if abs(one[0] - median) <= kernel.RATE_APART * median]
+    if len(near) < kernel.RATE_LEAST:
+        return 0.0, 0.0
+    length, share, quality = np.array(near).T
+    return float(np.average(length, weights=share * quality)), float(share @ length)
 
 
 def due_within(beats: list[Beat], rate_hz: float) -> float:
@@ -110,12 +113,13 @@ def row_of(
     quality = min(quality, known[-1][2]) if known else 0.0
     last = known[-1][0] if known else -math.inf
     after = [k for k, beat in enumerate(known) if beat[0] >= end]
-    if after and after[0] > 0:
+    if after:
         before = known[: after[0]]
-        if end - before[-1][0] > due_within(before, rate_hz):
+        if not before or end - before[-1][0] > due_within(before, rate_hz):
             quality = 0.0
+    good, filled = good_interval(known, end, rate_hz)
+    whole = min(end, (kernel.RATE_S - kernel.FADE_S) * rate_hz)
+    told = good > 0 and (quality > 0 or filled >= kernel.COVERED * whole)
     if flags or end - last > due_within(known, rate_hz):
-        quality = 0.0
-    good = good_interval(known, end, rate_hz)
-    rate = 60 * rate_hz / good if good and quality > 0 else math.nan
-    return number - 1.0, quality, float(flags), rate
+        quality, told = 0.0, False
+    return number - 1.0, quality, float(flags), 60 * rate_hz / good if told else math.nan

@@ -35,7 +35,8 @@ AROUND_S = 2
 LAGS_S = np.arange(-0.2, 1.3, 0.01)
 EDGE_S = 0.2
 RATE_FROM_S = 10
-RATE_S, RATE_APART, RATE_LEAST = ppg_seconds.RATE_S, ppg_seconds.RATE_APART, ppg_seconds.RATE_LEAST
+RATE_S, FADE_S = ppg_seconds.RATE_S, ppg_seconds.FADE_S
+RATE_APART, RATE_LEAST = ppg_seconds.RATE_APART, ppg_seconds.RATE_LEAST
 NEAR_BPM = 3.0
 STRIPS = 4
 GOAL_F1, GOAL_RATE, GOAL_NS = 99.0, 90.0, 10.0
@@ -146,20 +147,23 @@ def own_seconds(x: Floats, rate_hz: float) -> tuple[Floats, Floats]:
 
 
 def peer_rates(found_s: Floats, seconds: int) -> Floats:
-    """The same for a peer, by the same rule on its beats: 60 s over the mean of the intervals of the last 15 s.
+    """The same for a peer, by the same rule on its beats: 60 s over the weighted mean of the intervals of the last 18 s.
 
-    Intervals that depart from their median by more than 0.4 of it are left out; fewer than 3 are too few.
+    Intervals that depart from their median by more than 0.4 of it are left out; fewer than 3 are too few. Peers say
+    nothing of a beat's quality, so all beats are good.
     """
     rates = np.full(seconds, np.nan)
+    intervals_s, ends_s = np.diff(found_s), found_s[1:]
     for second in range(seconds):
-        ends = found_s[1:]
-        inside = (ends > second + 1 - RATE_S) & (ends <= second + 1)
-        intervals = np.diff(found_s)[inside]
-        if len(intervals):
-            median = np.median(intervals)
-            intervals = intervals[np.abs(intervals - median) <= RATE_APART * median]
-        if len(intervals) >= RATE_LEAST:
-            rates[second] = 60 / intervals.mean()
+        weights = np.minimum(
+            1, np.minimum(second + 1 - ends_s, ends_s - (second + 1 - RATE_S)) / FADE_S
+        )
+        near = weights > 0
+        if near.any():
+            median = np.median(intervals_s[near])
+            near &= np.abs(intervals_s - median) <= RATE_APART * median
+        if near.sum() >= RATE_LEAST:
+            rates[second] = 60 / np.average(intervals_s[near], weights=weights[near])
     return rates
 
 

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gateway.signal import biquad
-from gateway.signal.pleth import BLOCK, PlethStream, Pulses, joined
+from gateway.signal.pleth import PlethStream, Pulses, joined
 from tests.gateway.signal.synthetic_ppg import noisy, pleth, rhythm
 from tests.naive.qrs import section
 from tools.ec57 import Score, score
@@ -207,7 +207,7 @@ def test_memory_is_bounded() -> None:
     for rate_hz in RATES_HZ:
         stream = PlethStream(rate_hz)
         before = stream.state_bytes
-        stream.process(np.random.default_rng(1).normal(0, 1000, 3 * BLOCK))
+        stream.process(np.random.default_rng(1).normal(0, 1000, 3 * stream.block))
         assert stream.state_bytes == before <= 8192
 
 
@@ -215,10 +215,11 @@ def test_the_output_buffer_holds_the_worst_case() -> None:
     """Upstrokes as dense as candidates can be, after a silence that filled the queue."""
     for rate_hz in RATES_HZ:
         spacing = int(0.26 * rate_hz)
-        x = np.zeros(BLOCK * 2)
+        stream = PlethStream(rate_hz)
+        x = np.zeros(stream.block * 2)
         for k in range(max(1, spacing // 2)):
             x[k::spacing] = 1000
-        assert len(PlethStream(rate_hz).process(x)) <= x.size // spacing + 1
+        assert len(stream.process(x)) <= x.size // spacing + 1
 
 
 @pytest.mark.parametrize("rate_hz", [0, 24.9, 1000.1, float("nan"), float("inf"), -125])

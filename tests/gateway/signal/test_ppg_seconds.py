@@ -8,8 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gateway.signal.pleth import BLOCK, PlethMonitor, Pulses, Seconds, joined
-from gateway.signal.ppg_seconds import FLAT, MISSING, MOTION, SATURATED
+from gateway.signal.pleth import PlethMonitor, Pulses, Seconds, joined
+from gateway.signal.ppg_seconds import (
+    COLUMNS,
+    FLAT,
+    IN_AT,
+    IN_HEIGHT,
+    IN_KNOWN,
+    IN_QUALITY,
+    MISSING,
+    MOTION,
+    SATURATED,
+    ppgs_process,
+)
 from tests.gateway.signal.synthetic_ppg import noisy, pleth, rhythm
 from tests.gateway.signal.test_ppg import RATES_HZ, trouble
 from tests.naive import ppg_seconds as naive
@@ -109,6 +120,80 @@ def test_a_second_is_worth_nothing_if_a_beat_was_due_in_it_and_came_later(place:
     assert np.flatnonzero(~worth).tolist() == ([20 - 3] if place == 0.1 else [])
 
 
+def test_one_odd_beat_makes_a_second_bad_but_the_rate_of_the_others_stays_known() -> None:
+    x = clean(60)
+    x[30 * 125 : 30 * 125 + 50] += 800 * np.sin(np.linspace(0, 9, 50))
+    _, rows = watch(x, 125, [])
+    bad = np.flatnonzero(rows[3:55, 1] == 0) + 3
+    assert bad.size
+    assert set(bad) <= {29, 30, 31}
+    assert not rows[28:33, 2].any()
+    assert rows[28:33, 3] == pytest.approx(75, abs=2.5)
+
+
+def test_in_noise_the_rate_of_what_was_before_it_stays_known_for_some_seconds_only() -> None:
+    x = clean(60)
+    x[30 * 125 : 50 * 125] = np.random.default_rng(5).normal(0, 200, 20 * 125)
+    _, rows = watch(x, 125, [])
+    assert (rows[31:49, 1] < 0.3).all()
+    known = np.isfinite(rows[:, 3])
+    assert known[5:30].all()
+    assert rows[5:36, 3][known[5:36]] == pytest.approx(75, abs=2.5)
+    assert not known[36:50].any()
+    assert known[56:59].all()
+
+
+def test_a_rate_follows_a_new_rhythm_without_a_jump_and_is_there_after_18_s() -> None:
+    beats = np.concatenate([np.arange(0.5, 40, 1.0), np.arange(40.25, 79, 0.75)])
+    x = noisy(pleth(beats, 80, 125), 1, 125, np.random.default_rng(6), 50)
+    _, rows = watch(x, 125, [])
+    rates = rows[8:77, 3]
+    assert rows[8:38, 3] == pytest.approx(60, abs=0.2)
+    assert rows[39 + 19 : 77, 3] == pytest.approx(80, abs=0.3)
+    assert 0.5 < np.abs(np.diff(rates)).max() < 2.2
+
+
+@pytest.mark.parametrize("bpm", [30, 47, 240, 400])
+def test_the_rate_of_beats_given_by_hand_equals_its_twin(bpm: int) -> None:
+    """Also where more of them come than there is room for, and of every quality and evenness."""
+    rng = np.random.default_rng(bpm)
+    x, rate_hz = rng.integers(0, 1000, 60 * 125).astype(np.float64), 125.0
+    spread = np.where(np.arange(60 * bpm // 60) < bpm // 3, 0.05, 0.4)
+    at = np.cumsum(60 * rate_hz / bpm * (1 + spread * rng.uniform(-1, 1, spread.size)))
+    at = np.append(at[at < x.size - 100], x.size - 60.0)
+    quality = np.where(rng.uniform(size=at.size) < 0.2, rng.uniform(0, 1, at.size), 0.9)
+    beats = np.zeros((at.size, 7))
+    beats[:, IN_AT], beats[:, IN_QUALITY] = at, quality
+    beats[:, IN_HEIGHT], beats[:, IN_KNOWN] = 800.0, np.ceil(at + 50)
+    monitor, rows = PlethMonitor(rate_hz), np.empty((70, COLUMNS))
+    count = ppgs_process(x, beats, len(beats), monitor._state, rows)
+    known = beats[:, [IN_AT, IN_HEIGHT, IN_QUALITY, IN_KNOWN]].tolist()
+    expected = np.array(naive.seconds(x, [tuple(beat) for beat in known], rate_hz))
+    np.testing.assert_allclose(rows[:count], expected, rtol=1e-9)
+    assert np.isfinite(expected[:, 3]).sum() > 10
+
+
+@pytest.mark.parametrize("rate_hz", [25.0, 125.0])
+@pytest.mark.parametrize("packet", [1, 5, 1000])
+def test_flat_is_what_does_not_change_for_a_quarter_of_a_second(
+    rate_hz: float, packet: int
+) -> None:
+    """Runs one sample shorter than it and just as long, also across the end of a second, whatever the packets."""
+    long = math.ceil(0.25 * rate_hz)
+    second = round(rate_hz)
+    x = np.tile([100.0, 101.0], 6 * second)
+    for begin, size in (
+        (2 * second + 3, long - 1),
+        (4 * second + 3, long),
+        (7 * second - 2, long - 1),
+        (9 * second - 2, long),
+        (11 * second - long, long),
+    ):
+        x[begin : begin + size] = 50.0
+    _, rows = watch(x, rate_hz, list(range(packet, x.size, packet)))
+    assert np.flatnonzero(rows[:, 2].astype(int) & FLAT).tolist() == [4, 9, 10]
+
+
 def test_a_lost_signal_is_worth_nothing_after_the_beat_that_was_due() -> None:
     x = clean(20)
     x = np.concatenate([x, np.random.default_rng(2).integers(0, 2, 20 * 125) + 0.0])
@@ -128,7 +213,7 @@ def test_flush_ends_the_run_and_memory_is_bounded() -> None:
     for rate_hz in RATES_HZ:
         monitor = PlethMonitor(rate_hz)
         before = monitor.state_bytes
-        monitor.process(np.random.default_rng(1).normal(0, 1000, 3 * BLOCK))
+        monitor.process(np.random.default_rng(1).normal(0, 1000, 3 * monitor.stream.block))
         assert monitor.state_bytes == before <= 8192
     monitor = PlethMonitor(125)
     qualities = []
