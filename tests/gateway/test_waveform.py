@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from drivers.registry import all_drivers
-from gateway import acquire
+from gateway.acquire import Acquire
 from gateway.config.load import load
+from gateway.journal.readers import ClinicKey
 from gateway.signal import codec
 from gateway.waveform import WaveformCodec
 
@@ -43,10 +44,12 @@ def test_samples_go_into_blocks_unless_everybody_is_to_read_them(
 ) -> None:
     path = tmp_path / "wardlink.toml"
     path.write_text(CONFIG + more, encoding="utf-8")
-    (tmp_path / "clinic.pub").write_text("", encoding="utf-8")
+    (tmp_path / "clinic.pub").write_text(ClinicKey.generate().public_text, encoding="utf-8")
     config = load(path, all_drivers())
     assert config.in_blocks is in_blocks
-    assert (acquire._codec(config) is not None) == in_blocks
+    journal = Acquire(config)._journal
+    journal.close()
+    assert (journal._codec is not None) == in_blocks
 
 
 @pytest.mark.parametrize("module", ["gateway.receiver.checks", "gateway.cli_inspect"])

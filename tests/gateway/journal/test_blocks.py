@@ -214,6 +214,19 @@ def test_a_changed_batch_is_refused_or_read(data: st.DataObject) -> None:
         decode_batch(bytes(batch), 1, codec=CODEC)
 
 
+def test_a_batch_that_begins_otherwise_is_none() -> None:
+    """Who counts how many batches in blocks a message has looks at the first two bytes."""
+    assert decode_batch(SECOND, 1, codec=CODEC)
+    with pytest.raises(JournalError):
+        decode_batch(b"\x83\x18\x04" + SECOND[2:], 1, codec=CODEC)
+
+
+def test_a_block_of_nobody_is_named() -> None:
+    kind, items, blocks = cbor2.loads(SECOND)
+    with pytest.raises(JournalError, match="blocks: got 2, expected 1"):
+        decode_batch(cbor2.dumps([kind, items, [*blocks, b""]]), 1, codec=CODEC)
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_no_bit_of_a_block_changes_unseen(data: st.DataObject) -> None:
@@ -354,13 +367,13 @@ def test_times_alone_need_no_codec() -> None:
 
 
 def test_a_frame_is_never_larger_for_its_blocks() -> None:
-    """Noise does not get smaller, and then it stays as it is."""
-    random = Random(1)
-    samples = SampleArray(random.randbytes(8), 4, PERIOD_NS, Unit.NOS)
+    """What would not get smaller stays as it is."""
+    entries = encoded([("d", None, Observation(LEADS[0], SampleArray(b"abcd", 2, 1, Unit.NOS), 1))])
+    assert len(pack(entries, CODEC) or b"") > len(join(entries))
     disk = SimulatedDisk()
     journal = open_journal(disk, codec=CODEC)
-    journal.append("d", Observation(LEADS[0], samples, 1))
+    journal.append("d", Observation(LEADS[0], SampleArray(b"abcd", 2, 1, Unit.NOS), 1))
     journal.commit()
     (batch,) = open_reader(disk).read_packed(Stream.WAVEFORM, 0, 1, 10**6)
     assert isinstance(batch, PackedBatch)
-    assert not batch.records.startswith(HEAD)
+    assert batch.records == join(entries)
