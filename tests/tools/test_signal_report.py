@@ -121,10 +121,17 @@ def test_a_peer_gets_the_same_rule_for_its_rate() -> None:
     beats = np.delete(np.arange(1.0, 31.0), 14)
     rates = peer_rates(beats, 60)
     over = round(27 + RATE_S)  # of the beats at 28, 29 and 30 s the first is then too old
-    assert np.isnan(rates[:3]).all()
-    assert rates[3:over] == pytest.approx(60)
+    assert np.isnan(rates[:4]).all()  # what ends with the second weighs nothing yet
+    assert rates[4:over] == pytest.approx(60)
     assert np.isnan(rates[over:]).all()
     assert peer_rates(np.arange(0, 30, 0.5), 30)[20] == pytest.approx(120)
+
+
+def test_in_the_rate_of_a_peer_intervals_fade_in_and_out() -> None:
+    """At 32 s: those of 1 s that ended at 15, 16, 17, 18 to 28, 29 and 30 s, and two of 0.8 s."""
+    rates = peer_rates(np.concatenate([np.arange(31.0), [30.8, 31.6, 32.4]]), 40)
+    long, short = 0.25 + 0.5 + 0.75 + 11 + 0.75 + 0.5, 0.3 + 0.1
+    assert rates[31] == pytest.approx(60 * (long + short) / (long + 0.8 * short))
 
 
 # --- Pictures ----------------------------------------------------------------------------------------
