@@ -3,16 +3,18 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from firmware_sim.demo.world import PORT
 from tests.gateway import schemas
 from tests.gateway.uplink.bench import read_lines
 
@@ -28,16 +30,31 @@ pytestmark = [
 
 
 @contextmanager
+def own_port() -> Iterator[None]:
+    """Takes the port of the example away, so that a demo draws one of its own.
+
+    One that stops its broker leaves its port to whoever comes: another demo beside it got the messages of both hubs.
+    """
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # several demos may hold it
+        with suppress(OSError):  # then somebody listens there, which is as good
+            taken.bind(("127.0.0.1", PORT))
+        yield
+
+
+@contextmanager
 def demo(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "firmware_sim", "demo", "--keep", str(folder), *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "COLUMNS": "120"},
-    )
-    with process:
+    with (
+        own_port(),
+        subprocess.Popen(
+            [sys.executable, "-m", "firmware_sim", "demo", "--keep", str(folder), *arguments],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "COLUMNS": "120"},
+        ) as process,
+    ):
         try:
             yield process
         finally:
