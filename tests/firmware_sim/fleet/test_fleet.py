@@ -145,4 +145,5 @@ def test_figures_are_json() -> None:
     figures = json.loads(json.dumps(asyncio.run(main()).figures()))
     assert figures["connects"] == 0
     assert figures["tries"] > 4
-    assert figures["lost"]["ConnectionRefusedError"] == figures["tries"]
+    lost = figures["lost"]["ConnectionRefusedError"]
+    assert lost <= figures["tries"] <= lost + 2, "each hub may have been in the middle of one"

@@ -240,7 +240,8 @@ async def subscribed(receiver: Receiver, uplink: Uplink) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_bytes().splitlines()]
+    whole, _, _being_written = path.read_bytes().rpartition(b"\n")
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def entries_of(lines: list[dict[str, Any]]) -> dict[Stream, list[int]]:
