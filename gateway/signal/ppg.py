@@ -31,26 +31,23 @@ ABOVE_LEAST: Final = 0.3
 """What of an upstroke lies above the running mean counts for its height, but this part of the whole at least."""
 UPSTROKE_MOST_S: Final = 1.5
 """A longer rise is no pulse wave."""
-SEPARATION_S: Final = 0.2
-"""Of the upstrokes nearer than this only the strongest may be a beat; no two beats are nearer than half of it."""
+SEPARATION_S, SHORT = 0.2, 0.4
+"""Of the upstrokes nearer than this only the strongest may be a beat; no two beats are nearer than half of it. An upstroke
+that has begun by then is waited for, and is one of those if it is nearer than SHORT of the interval too."""
 THRESHOLD: Final = 0.14
 """A beat exceeds the noise level by this part of the signal level."""
-T_RAISE: Final = 4.5
-T_SHARE: Final = 0.64
-T_MOST_S: Final = 0.5
+T_RAISE, T_SHARE, T_MOST_S = 4.5, 0.64, 0.5
 T_CAP, T_REBOUND = 0.7, 1.0
 """Right after a beat the threshold is 1 + T_RAISE times as high, and falls to normal until the dicrotic wave is over:
 after T_SHARE of the pulse interval, at most T_MOST_S. T_CAP of the signal level is always enough: a doubled interval
 must not hold back every other beat. But what rises from below the foot of the last beat is the rebound of a sensor that
 passes no slow change: it takes T_REBOUND of the signal level."""
-MISSED: Final = 1.5
-LENIENT: Final = 0.28
+MISSED, LENIENT = 1.5, 0.28
 """After MISSED intervals without a beat the best candidate above LENIENT times the threshold is taken."""
 SIGNAL_GAIN, NOISE_GAIN, INTERVAL_GAIN = 0.17, 0.16, 0.25
 CLIP: Final = 2.2
 """One artefact moves the signal level as a beat of this many times its size at most."""
-LEARN_S: Final = 4.0
-LOST_S: Final = 7.0
+LEARN_S, LOST_S = 4.0, 7.0
 ALONE: Final = 0.4
 """What is learnt as signal level is the second greatest strength, but at least this part of the greatest."""
 FALL: Final = 0.08
@@ -370,7 +367,9 @@ def ppg_process(samples: Floats, state: Floats, out: Floats) -> int:
             if m - foot_at <= longest:
                 continue  # what is due waits for the end of this upstroke
         elif steepest > 0.0:
-            state[COUNT], state[MEAN] = m, mean
+            state[COUNT], state[MEAN], state[RAW_COUNT] = m, mean, n + i + 1
+            if 0.0 <= state[TOP + AT] < steep_at - max(state[SEPARATION], SHORT * state[INTERVAL]):
+                found, wake = ppg_candidate(state, out, found), 0.0
             ppg_upstroke(state, foot_at, steep_at, steepest)
             steepest = 0.0
             if state[TOP + AT] == steep_at:

@@ -159,9 +159,8 @@ def ppgs_row(state: Floats, rows: Floats, row: int) -> None:
     quality = min(state[WORST], state[BEAT_QUALITY])
     sound = state[FLAGS] == 0.0 and end - state[BEAT_AT] <= state[WITHIN]
     interval = ppgs_interval(state, end)
-    # What good intervals alone would fill; a run that has just begun is not that long yet.
-    whole = min(end, (RATE_S - FADE_S) * state[RATE_HZ])
-    known = sound and interval > 0.0 and (quality > 0.0 or state[FILLED] >= COVERED * whole)
+    enough = COVERED * (RATE_S - FADE_S) * state[RATE_HZ]
+    known = sound and interval > 0.0 and (quality > 0.0 or state[FILLED] >= enough)
     rows[row, ROW_SECOND] = state[SECOND] - 1.0
     rows[row, ROW_QUALITY] = quality if sound else 0.0
     rows[row, ROW_FLAGS] = state[FLAGS]

@@ -74,25 +74,6 @@ def upstrokes(u: Floats, rate: float) -> list[Upstroke]:
     return found
 
 
-def strongest(u: Floats, rate: float, separation: int, floor: float) -> list[tuple[Upstroke, int]]:
-    """(upstroke, samples seen when it is closed): the strongest until `separation` has passed after it, and no rise is on."""
-    ended = {stroke.peak + 1: stroke for stroke in upstrokes(u, rate)}
-    found: list[tuple[Upstroke, int]] = []
-    top: Upstroke | None = None
-    for n in range(len(u)):
-        if n in ended and height(u, ended[n]) > floor:
-            stroke = ended[n]
-            short = stroke.peak - stroke.foot <= int(ppg.UPSTROKE_MOST_S * rate)
-            if short and stroke.strength > (top.strength if top else 0.0):
-                top = stroke
-        if top and not busy(u, n, rate) and n + 1 > top.steep + separation:
-            found.append((top, n + 1))
-            top = None
-    if top:
-        found.append((top, len(u) + 1))
-    return found
-
-
 def busy(u: Floats, n: int, rate: float) -> bool:
     """Whether sample `n` belongs to an upstroke that may still be a pulse."""
     foot = n
@@ -272,7 +253,8 @@ def detect(
     inner = sign * x[: len(x) // stride * stride].reshape(-1, stride).mean(axis=1)
     u = section(biquad.low_pass(ppg.LOW_PASS_HZ, rate), inner)
     separation = round(ppg.SEPARATION_S * rate)
-    closing = strongest(u, rate, separation, floor)
+    ended = {stroke.peak + 1: stroke for stroke in upstrokes(u, rate)}
+    top: Upstroke | None = None
     decisions = Decisions(rate, separation, interval=ppg.INTERVAL_START_S * rate)
     decisions.due = ppg.LEARN_S * rate
     shapes = Shapes(u, rate)
@@ -295,13 +277,26 @@ def detect(
     for seen in range(1, len(u) + 1):
         if busy(u, seen - 1, rate):
             continue  # all waits for the end of the upstroke
-        if closing and closing[0][1] == seen:
-            decisions.candidate(wave(u, closing.pop(0)[0]))
+        if seen - 1 in ended:
+            stroke = ended[seen - 1]
+            if top and stroke.steep - top.steep > max(separation, ppg.SHORT * decisions.interval):
+                decisions.candidate(wave(u, top))
+                top = None
+            pulse = stroke.peak - stroke.foot <= int(ppg.UPSTROKE_MOST_S * rate)
+            if (
+                pulse
+                and height(u, stroke) > floor
+                and stroke.strength > (top.strength if top else 0)
+            ):
+                top = stroke
+        if top and seen > top.steep + separation:
+            decisions.candidate(wave(u, top))
+            top = None
         if seen >= decisions.due:
             decisions.look_back(seen)
         give(seen, seen * stride)
-    for stroke, _ in closing:
-        decisions.candidate(wave(u, stroke))
+    if top:
+        decisions.candidate(wave(u, top))
     if decisions.signal == 0:
         decisions.learn(len(u))
     give(len(u), len(u) * stride, ending=True)

@@ -118,7 +118,7 @@ def row_of(
         if not before or end - before[-1][0] > due_within(before, rate_hz):
             quality = 0.0
     good, filled = good_interval(known, end, rate_hz)
-    whole = min(end, (kernel.RATE_S - kernel.FADE_S) * rate_hz)
+    whole = (kernel.RATE_S - kernel.FADE_S) * rate_hz
     told = good > 0 and (quality > 0 or filled >= kernel.COVERED * whole)
     if flags or end - last > due_within(known, rate_hz):
         quality, told = 0.0, False

@@ -18,15 +18,19 @@ def pleth(
     heights: Floats | None = None,
     dicrotic: float = 0.3,
     notch_s: float = 0.3,
+    width: float = 1.0,
 ) -> Floats:
-    """1000 counts a beat. Each upstroke is steepest at its place in `beats_s`, the dicrotic wave `notch_s` after it."""
+    """1000 counts a beat. Each upstroke is steepest at its place in `beats_s`, the dicrotic wave `notch_s` after it.
+
+    `width` is that of the systolic bell, 1 what is usual at rest.
+    """
     t = np.arange(round(seconds * rate_hz)) / rate_hz
     x = np.zeros(t.size)
     sizes = np.ones(len(beats_s)) if heights is None else heights
     for beat, size in zip(beats_s, sizes, strict=True):
-        since = t - beat - RISE_S
-        width = np.where(since < 0, RISE_S, 0.13)
-        x += 1000 * size * np.exp(-0.5 * (since / width) ** 2)
+        since = t - beat - RISE_S * width
+        half = width * np.where(since < 0, RISE_S, 0.13)
+        x += 1000 * size * np.exp(-0.5 * (since / half) ** 2)
         x += 1000 * size * dicrotic * np.exp(-0.5 * ((since - notch_s) / 0.06) ** 2)
     return x
 

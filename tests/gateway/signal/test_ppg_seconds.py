@@ -153,6 +153,18 @@ def test_a_rate_follows_a_new_rhythm_without_a_jump_and_is_there_after_18_s() ->
     assert 0.5 < np.abs(np.diff(rates)).max() < 2.2
 
 
+@pytest.mark.parametrize("wander", [0.0, 100.0, 600.0])
+@pytest.mark.parametrize(("before", "bpm"), [(120, 120), (150, 150), (182, 182), (80, 160)])
+def test_of_a_fast_pulse_no_half_is_counted(before: int, bpm: int, wander: float) -> None:
+    """Narrow waves, each of which rises before it is known that the one before it was the strongest; breathing."""
+    beats = np.concatenate([np.arange(0.5, 30, 60 / before), np.arange(30.3, 69, 60 / bpm)])
+    wave = pleth(beats, 70, 125, dicrotic=0.0, width=0.3)
+    x = noisy(wave, 3, 125, np.random.default_rng(3), wander)
+    rates = watch(x, 125, [])[1][52:66, 3]
+    assert np.isfinite(rates).any()
+    assert rates[np.isfinite(rates)] == pytest.approx(bpm, abs=3)
+
+
 @pytest.mark.parametrize("bpm", [30, 47, 240, 400])
 def test_the_rate_of_beats_given_by_hand_equals_its_twin(bpm: int) -> None:
     """Also where more of them come than there is room for, and of every quality and evenness."""
@@ -233,6 +245,29 @@ def test_flush_ends_the_run_and_memory_is_bounded() -> None:
 def test_refuses_rails_in_the_wrong_order() -> None:
     with pytest.raises(ValueError, match="lower one first"):
         PlethMonitor(125, rails=(1, math.nan))
+
+
+@pytest.mark.parametrize("packet", [1, 2, 5, 1000])
+@pytest.mark.parametrize(
+    ("value", "flag"),
+    [(2000, SATURATED), (-2000, SATURATED), (math.nan, MISSING), (math.inf, MISSING)],
+)
+def test_a_single_bad_sample_is_seen_wherever_a_packet_ends(
+    value: float, flag: int, packet: int
+) -> None:
+    for place in range(500, 505):
+        x = clean(8)
+        x[place] = value
+        _, rows = watch(x, 125, list(range(packet, x.size, packet)))
+        assert [k for k, flags in enumerate(rows[:, 2]) if int(flags) & flag] == [4]
+
+
+def test_a_second_without_a_number_leaves_the_next_ones_as_they_are() -> None:
+    x = clean(8)
+    x[: 2 * 125] = np.nan
+    x[4 * 125 + 9] = 2000
+    _, rows = watch(x, 125, [])
+    assert rows[:5, 2].astype(int).tolist() == [MISSING | FLAT] * 2 + [0, 0, SATURATED]
 
 
 @pytest.mark.parametrize("rail", RAILS)
