@@ -345,9 +345,10 @@ def ppg_process(samples: Floats, state: Floats, out: Floats) -> int:
     mean, mean_gain, wake = state[MEAN], state[MEAN_GAIN], state[WAKE]
     longest, found = int(UPSTROKE_MOST_S * state[RATE]), 0
     for i, sample in enumerate(samples):
-        if base != base and abs(sample) <= SAMPLE_LIMIT:  # noqa: PLR0124 - NaN until then
+        if abs(sample - base) <= SAMPLE_LIMIT:
+            last = sample - base
+        elif base != base and abs(sample) <= SAMPLE_LIMIT:  # noqa: PLR0124 - NaN until then
             base = state[BASE] = sample
-        last = sample - base if abs(sample - base) <= SAMPLE_LIMIT else last  # never NaN
         total += last
         if i < last_of:
             continue
