@@ -44,8 +44,9 @@ MISSED, LENIENT = 1.5, 0.6  # after so many RR what exceeds this part of its thr
 SIGNAL_GAIN, NOISE_GAIN, RR_GAIN, DISTRUST, TRUST_LEAST = 0.125, 0.25, 0.125, 2.0, 0.05
 LEARN_S, LOST_S = 3.0, 4.0  # learning begins so long after the start, and after the last beat
 # Levels are learnt from what reaches STRONG of the second greatest amplitude, since the greatest may be the jump of an
-# electrode; or of ALONE of the greatest, since it may be the only beat. The signal falls to FALL at once at most.
-STRONG, ALONE, FALL = 0.4, 0.4, 0.25
+# electrode; or of ALONE of the greatest, since it may be the only beat; or of WEAK of it when nothing lies between that and
+# CLEAR of it: small beats between large ectopic ones. The signal falls to FALL at once at most.
+STRONG, ALONE, WEAK, CLEAR, FALL = 0.4, 0.4, 0.27, 0.12, 0.25
 # RR before it is known: as learnt between two bounds, since neither must noise be a fast rhythm, nor a slow one be
 # searched for beats it does not have; and the bounds of the intervals that count later.
 RR_FIRST_S, RR_START_S, RR_LEAST_S, RR_MOST_S = 0.7, 1.5, 0.3, 2.0
@@ -70,8 +71,7 @@ MEAN_0, SHAPE_0, MIDDLE = range(LIKE_0 + QUEUE, LIKE_0 + QUEUE + 3 * SHAPE, SHAP
 SUM_LOW_0, SUM_HIGH_0, BLOCK_LOW_0 = range(MIDDLE, MIDDLE + 3 * SUM, SUM)
 BLOCK_HIGH_0, U_0 = BLOCK_LOW_0 + BLOCK, BLOCK_LOW_0 + 2 * BLOCK
 H_0, STATE_SIZE = U_0 + RING, U_0 + 2 * RING
-# Columns of the beats of a call, of which FOUND rows follow the state.
-AT, RATIO, LATE, WAITED, COLUMNS = range(5)
+AT, RATIO, LATE, WAITED, COLUMNS = range(5)  # of a call's beats: FOUND rows after the state
 
 
 @kernel("float64(float64[::1], float64, float64)")
@@ -83,8 +83,7 @@ def qrs_amplitude(state: Floats, low: float, high: float) -> float:
 @kernel("void(float64[::1])")
 def qrs_weigh(state: Floats) -> None:
     """Sets what follows from the levels: the weight of the high band, signal, noise over signal, and trust."""
-    low = state[SIGNAL_LOW]
-    state[SIGNAL_HIGH] = high = max(state[SIGNAL_HIGH], 1e-3 * low)
+    low, high = state[SIGNAL_LOW], state[SIGNAL_HIGH]
     noise_low, noise_high = state[NOISE_LOW] / low, state[NOISE_HIGH] / high
     worth = noise_low * noise_low / (noise_high * noise_high + WEIGHT_CLEAN)
     state[WEIGH] = WEIGHT * worth * worth * (low / high) * (low / high)
@@ -176,7 +175,7 @@ def qrs_accept(state: Floats, i: int, late: float) -> None:
         gain = RR_GAIN * state[TRUST]
         state[CHANGE] += gain * (min(1.0, abs(change) / state[RR]) - state[CHANGE])
         state[RR] += gain * change
-    for level, value in ((SIGNAL_LOW, low), (SIGNAL_HIGH, max(high, 1e-3 * low))):
+    for level, value in ((SIGNAL_LOW, low), (SIGNAL_HIGH, high)):
         state[level] *= math.exp(SIGNAL_GAIN * state[TRUST] * math.log(value / state[level]))
     qrs_weigh(state)
     state[LAST] = at
@@ -233,22 +232,23 @@ def qrs_search_back(state: Floats) -> bool:
 def qrs_learn(state: Floats, now: float) -> None:
     """Sets the levels from the queue, and judges it with them. Needs two candidates at least."""
     state[DUE] = now + LEARN_S * state[RATE] / 2.0
-    first, second = 0.0, 0.0
-    for i in range(int(state[HELD])):
-        second = max(second, min(first, state[LOW_0 + i]))
-        first = max(first, state[LOW_0 + i])
-    if second <= 0.0:
+    lows = np.sort(state[LOW_0 : LOW_0 + int(state[HELD])])
+    if lows.size < 2:
         return
-    least = STRONG * max(second, ALONE * first)
+    most = lows[lows.size - 1]
+    least = STRONG * max(lows[lows.size - 2], ALONE * most)
+    if not np.any((CLEAR * most <= lows) & (lows < WEAK * most)):
+        least = min(least, WEAK * most)
     beats, low, high, begin, end = 0, 0.0, 0.0, math.inf, 0.0
     for i in range(int(state[HELD])):
         if state[LOW_0 + i] >= least:
-            beats, low, high = beats + 1, low + state[LOW_0 + i], high + state[HIGH_0 + i]
-            begin, end = min(begin, state[AT_0 + i]), state[AT_0 + i]
+            low, high = low + math.log(state[LOW_0 + i]), high + math.log(state[HIGH_0 + i])
+            beats, begin, end = beats + 1, min(begin, state[AT_0 + i]), state[AT_0 + i]
     rr = RR_START_S * state[RATE]
     if state[SIGNAL_LOW] == 0.0 and beats > 2:
         rr = min(rr, max(RR_FIRST_S * state[RATE], (end - begin) / (beats - 1)))
-    share = max(1.0 / beats, FALL * state[SIGNAL_LOW] / low)
+    low, high = math.exp(low / beats), math.exp(high / beats)
+    share = max(1.0, FALL * state[SIGNAL_LOW] / low)
     state[SIGNAL_LOW], state[SIGNAL_HIGH] = share * low, share * high
     state[NOISE_LOW], state[NOISE_HIGH] = FALL * share * low, FALL * share * high
     qrs_weigh(state)
@@ -283,7 +283,8 @@ def qrs_candidate(state: Floats) -> None:
             state[i] = state[i + 1]
     state[AT_0 + held], state[LIKE_0 + held] = at, likeness
     state[LOW_0 + held] = math.sqrt(state[TOP_LOW] / state[WINDOW])
-    state[HIGH_0 + held] = math.sqrt(state[TOP_HIGH] / state[WINDOW])
+    # Rounding may leave nothing of a sum, or less.
+    state[HIGH_0 + held] = math.sqrt(max(state[TOP_HIGH], 1e-6 * state[TOP_LOW]) / state[WINDOW])
     if not qrs_judge(state, held):
         return
     state[TAUGHT] += 1.0

@@ -5,6 +5,7 @@ Its constants are those of the kernel.
 """
 
 import math
+import statistics
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -171,7 +172,7 @@ class Levels:
     def learn_signal(self, low: float, high: float) -> None:
         trust = self.trust
         self.low = moved(self.low, low, trust)
-        self.high = max(moved(self.high, max(high, low / 1000), trust), self.low / 1000)
+        self.high = moved(self.high, high, trust)
 
 
 @dataclass
@@ -265,10 +266,13 @@ class Decisions:
         amplitudes = sorted(c.low for c in self.waiting)
         if len(amplitudes) < 2:
             return
-        least = qrs.STRONG * max(amplitudes[-2], qrs.ALONE * amplitudes[-1])
+        greatest = amplitudes[-1]
+        least = qrs.STRONG * max(amplitudes[-2], qrs.ALONE * greatest)
+        if not any(qrs.CLEAR <= a / greatest < qrs.WEAK for a in amplitudes):
+            least = min(least, qrs.WEAK * greatest)
         strong = [c for c in self.waiting if c.low >= least]
-        low = math.fsum(c.low for c in strong) / len(strong)
-        high = math.fsum(c.high for c in strong) / len(strong)
+        low = statistics.geometric_mean(c.low for c in strong)
+        high = statistics.geometric_mean(c.high for c in strong)
         self.rr = qrs.RR_START_S * self.rate_hz
         if self.levels is None:
             if len(strong) > 2:
@@ -277,7 +281,7 @@ class Decisions:
         else:
             rise = max(1.0, qrs.FALL * self.levels.low / low)
             low, high = low * rise, high * rise
-        self.levels = Levels(low, max(high, low / 1000), qrs.FALL * low, qrs.FALL * high)
+        self.levels = Levels(low, high, qrs.FALL * low, qrs.FALL * high)
         self.last, self.change, self.mean, self.taught = None, 1.0, None, 0
         self.replay(self.waiting, now)
 
@@ -302,7 +306,8 @@ class Decisions:
         while self.late_by(at) and self.search_back(now):
             pass
         del self.waiting[: max(0, len(self.waiting) - qrs.QUEUE + 2)]
-        low, high = math.sqrt(band.low[top] / band.window), math.sqrt(band.high[top] / band.window)
+        low = math.sqrt(band.low[top] / band.window)
+        high = max(math.sqrt(band.high[top] / band.window), low / 1000)
         if self.judge(Candidate(at, low, high, likeness), now):
             assert self.levels is not None
             self.taught += 1

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from gateway.signal import qrs
 from gateway.signal.ecg import Beats, EcgStream
 from tests.gateway.signal.synthetic import ecg, noisy, rhythm
 from tests.naive import qrs as naive
@@ -99,3 +100,32 @@ def test_beats_are_in_order_and_apart_whatever_comes(seed: int, rate_hz: float) 
     assert ((got[:, 0] >= 0) & (got[:, 0] < x.size)).all()
     assert (got[:, 1] >= 0).all()
     assert len(got) <= x.size / rate_hz / 0.2 + 1
+
+
+@pytest.mark.parametrize(("share", "is_beat"), [(0.4, False), (0.6, True)])
+def test_no_beat_is_nearer_to_the_last_than_half_a_separation(share: float, is_beat: bool) -> None:  # noqa: FBT001 - a test's parameter
+    """However high it is."""
+    stream = EcgStream(250)
+    stream.process(np.rint(ecg(np.arange(0.5, 20, 0.8), 20, 250)))
+    state = stream._states[0]
+    i = int(state[qrs.HELD])
+    state[qrs.AT_0 + i] = state[qrs.LAST] + share * state[qrs.SEPARATION]
+    for first, level in ((qrs.LOW_0, qrs.SIGNAL_LOW), (qrs.HIGH_0, qrs.SIGNAL_HIGH)):
+        state[first + i] = 100 * state[level]
+    state[qrs.LIKE_0 + i] = 1.0
+    assert qrs.qrs_judge(state, i) == is_beat
+
+
+@pytest.mark.parametrize(("weaker", "beats"), [(0.2, 3), (0.1, 5)])
+def test_small_candidates_are_beats_at_first_only_when_they_stand_apart(
+    weaker: float, beats: int
+) -> None:
+    """0.39 times as high as the greatest, with others below: those are waves or noise."""
+    state = EcgStream(250)._states[0]
+    heights = [1.0, 0.39, weaker, 1.0, 0.39, weaker, 1.0]
+    for i, (at, height) in enumerate(zip([50, 180, 240, 300, 430, 490, 550], heights, strict=True)):
+        state[qrs.AT_0 + i], state[qrs.LIKE_0 + i] = at, qrs.LIKE
+        state[qrs.LOW_0 + i] = state[qrs.HIGH_0 + i] = 1e6 * height
+    state[qrs.HELD] = len(heights)
+    qrs.qrs_learn(state, 750.0)
+    assert state[qrs.FOUND] == beats
