@@ -35,9 +35,14 @@ class Shapes:
         self._alike: deque[bool] = deque(maxlen=COUNTED)
 
     @property
+    def unlike(self) -> int:
+        """How many of the last twelve beats have not their like."""
+        return self._alike.count(False)
+
+    @property
     def trusted(self) -> bool:
         """Whether most of the last twelve beats have their like."""
-        return self._alike.count(False) <= UNLIKE_MOST
+        return self.unlike <= UNLIKE_MOST
 
     def forget(self) -> None:
         """What comes next may be of another shape."""

@@ -19,6 +19,7 @@ LEADS = {
     LeadStatus.SATURATED: "saturated",
     LeadStatus.MAINS: "mains",
     LeadStatus.MOTION: "motion",
+    LeadStatus.SILENT: "silent",
 }
 """What an event calls the status of an ECG lead. Other signals use the words that fit them."""
 

@@ -34,6 +34,9 @@ class LeadStatus(IntEnum):
     SATURATED = int(quality.SATURATED)
     MAINS = int(quality.MAINS_DOMINATED)
     MOTION = int(quality.MOVING)
+    SILENT = int(quality.SILENT)
+    """For two seconds or more nothing like a beat where beats were: a pause, or an electrode that lost its contact without
+    noise. Nothing in the signal tells which."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

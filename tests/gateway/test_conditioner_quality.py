@@ -233,6 +233,46 @@ def test_a_pause_is_said_to_be_one() -> None:
     assert max(second(r) for r in found) > 55
 
 
+@pytest.mark.parametrize("gain", [0.02, 0.0])
+def test_a_lead_that_falls_silent_yields_no_confident_interval_over_the_silence(
+    gain: float,
+) -> None:
+    """Noise is as before, beats are not seen: a pause or a lost contact, and nothing tells which."""
+    rng = np.random.default_rng(5)
+    x = ecg(np.arange(0.5, 60, 0.8), 60, RATE_HZ)
+    x[round(29.8 * RATE_HZ) : round(33.3 * RATE_HZ)] *= gain
+    out = run(blocks(x + rng.normal(0, 5, x.size)))
+    intervals = of(Code.ECG_TIME_PD_RR_GL, out)
+    (long,) = [r for r in intervals if (number(r) or 0) > 1500]
+    assert long.quality == Quality(Validity.QUESTIONABLE, sqi=0.4, reason="signal_quality")
+    assert signals(out) == [("good", 2), ("silent", 33), ("good", 35)]
+    waves = {second(w): w.quality.sqi for w in of(Code.ECG_ELEC_POTL, out)}
+    assert {waves[32.0], waves[33.0]} == {0.4}
+    rate = {second(r): r.quality.validity for r in rates(out)}
+    assert {how for at, how in rate.items() if 33.5 < at < 39} == {Validity.QUESTIONABLE}
+    assert {how for at, how in rate.items() if at < 30 or at > 41} == {Validity.VALID}
+
+
+def test_a_rate_that_a_missed_beat_would_move_needs_beats_that_are_alike() -> None:
+    """Every tenth beat is half as high again, so never like two of the eight before it."""
+    rng = np.random.default_rng(8)
+    found = {}
+    for name, pattern in (("irregular", [0.6, 0.95, 0.7, 1.1, 0.8]), ("regular", [0.83])):
+        beats = np.cumsum(np.resize(pattern, 70))
+        for high in (0.0, 0.7):
+            x = ecg(beats, 60, RATE_HZ) + high * ecg(beats[4::6], 60, RATE_HZ)
+            out = rates(run(blocks(x + rng.normal(0, 5, x.size))))
+            late = [r.quality for r in out if 20 < second(r) < 55]
+            found[name, high] = {(how.validity, how.reason) for how in late}
+    good, doubted = (Validity.VALID, None), (Validity.QUESTIONABLE, "beats_uncertain")
+    assert found == {
+        ("irregular", 0.0): {good},
+        ("irregular", 0.7): {doubted},
+        ("regular", 0.0): {good},
+        ("regular", 0.7): {good},
+    }
+
+
 def test_beats_of_a_run_too_short_to_be_judged_are_questionable() -> None:
     x = heart(30)
     found = of(Code.ECG_TIME_PD_RR_GL, run([*blocks(x[: 2 * RATE_HZ + 100]), STOP]))

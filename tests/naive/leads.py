@@ -158,7 +158,7 @@ def seconds(
     return out
 
 
-def status(second: Second, level: float, *, limits_known: bool) -> float:
+def status(second: Second, level: float, *, limits_known: bool, silent: bool) -> float:
     """What is wrong with it, the gravest first."""
     if second.lost > quality.LOST_SHARE:
         return quality.UNKNOWN
@@ -172,6 +172,8 @@ def status(second: Second, level: float, *, limits_known: bool) -> float:
         return quality.UNKNOWN
     if second.mains > quality.MAINS * level:
         return quality.MAINS_DOMINATED
+    if silent:
+        return quality.SILENT
     if second.slow > quality.MOTION * level:
         return quality.MOVING
     return quality.GOOD
@@ -192,14 +194,20 @@ def judge(
     """(index, recent, status) of each whole second of a lead."""
     out = []
     every = seconds(samples, rate_hz, limits, floor)
+    silence = 0
     for k, second in enumerate(every):
         window = every[max(0, k + 1 - quality.SECONDS) : k + 1]
         loudest = sorted((part.beat for part in window), reverse=True)
         level = loudest[math.ceil(3 * len(window) / 10) - 1]
+        quiet = second.share <= quality.SATURATED_SHARE and level > floor
+        silence = silence + 1 if quiet and second.beat < quality.SILENT_SHARE * level else 0
         values = (0.0, 0.0)
         if len(window) < quality.LEAST_SECONDS:
             values = (math.nan, math.nan)
         elif level > floor:
             values = (index(window, level), index(window[-quality.LATELY :], level))
-        out.append((*values, status(second, level, limits_known=limits is not None)))
+        if silence > 1:
+            values = (values[0], min(values[1], quality.UNSURE))
+        what = status(second, level, limits_known=limits is not None, silent=silence > 1)
+        out.append((*values, what))
     return out

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gateway.signal import clean
+from gateway.signal import clean, quality
 from gateway.signal.leads import BLOCK, CleanStream, LeadStatus, QualityStream, Seconds
 from tests.gateway.signal.synthetic import ecg, rhythm
 
@@ -290,6 +290,30 @@ def test_what_is_no_number_is_unknown(value: float) -> None:
     assert np.isfinite(got.index[2:]).all()
     assert got.recent[10, 0] < 0.5
     assert got.index[-1, 0] > 0.9
+
+
+def test_a_lead_that_falls_silent_cannot_be_told_from_a_pause_and_is_good_no_more() -> None:
+    rng = np.random.default_rng(12)
+    beats = rhythm(SECONDS, 0.8, rng)
+    pausing = beats[(beats < 9.5) | (beats > 14.5)]
+    dropped = ecg(beats, SECONDS, 250)
+    dropped[10 * 250 : 14 * 250] *= 0.02
+    for x in (dropped, ecg(pausing, SECONDS, 250)):
+        got = seconds(hissing(x, 12), 250)
+        status = got.status[2:, 0].tolist()
+        assert status[9:12] == [LeadStatus.SILENT] * 3
+        assert {*status[:9], *status[12:]} == {LeadStatus.GOOD}
+        assert got.recent[11:14].max() == quality.UNSURE
+        assert got.index[2:].min() > 0.7
+        assert got.recent[14:].min() > 0.7
+
+
+def test_a_gain_that_falls_for_good_is_silent_until_it_is_learnt() -> None:
+    x = person(250)
+    x[10 * 250 :] *= 0.05
+    status = seconds(hissing(x, 13, 1), 250).status[:, 0].tolist()
+    assert LeadStatus.SILENT in status[11:14]
+    assert set(status[20:]) == {LeadStatus.GOOD}
 
 
 # --- the rest

@@ -29,6 +29,8 @@ def trouble(seed: int, rate_hz: float, seconds: float = 24) -> Floats:
     x[at[1] : at[1] + length[1]] = rng.choice([400_000.0, x[at[1]]])
     x[at[2] : at[2] + length[2]] += rng.normal(0, 500, x[at[2] : at[2] + length[2]].size)
     x[at[3] : at[3] + length[3] // 3] = rng.choice([np.nan, np.inf, -1e300])
+    quiet = x.size // 2 + np.arange(round(3.2 * rate_hz) * (seed % 2))
+    x[quiet] = x[x.size // 2] + rng.integers(-3, 4, quiet.size)
     if seed % 3 == 0:
         x[0] = np.nan
     return np.clip(x, -400_000, 400_000)
@@ -85,7 +87,7 @@ def test_quality_equals_its_twin(rate_hz: float) -> None:
         np.testing.assert_allclose(got.recent[:, 0], expected[:, 1], rtol=1e-6, atol=1e-9)
         assert got.status[:, 0].tolist() == expected[:, 2].astype(int).tolist(), f"seed {seed}"
         seen |= set(got.status[:, 0].tolist())
-    assert {LeadStatus.GOOD, LeadStatus.SATURATED} <= seen
+    assert {LeadStatus.GOOD, LeadStatus.SATURATED, LeadStatus.SILENT} <= seen
 
 
 @settings(max_examples=30, deadline=None)
