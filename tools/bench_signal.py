@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The signal core beside its peers, in one run: beats, noise, quality, pulse, codec, speed, delay and memory.
+"""The signal core beside its peers, in one run: beats, noise, quality, rates, pulse, codec, speed, delay and memory.
 
     python -m tools.bench_signal [--quick] [--only qrs,noise] [--json] [--report FILE] [--write-docs]
 
@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from gateway.signal.jit import IMPLEMENTATION
-from tools.signal_bench import beats, codec, index, process, pulse, speed
+from tools.signal_bench import beats, codec, index, process, pulse, rates, speed
 from tools.signal_bench.beats import Options
 from tools.signal_bench.detectors import DETECTORS, OURS
 from tools.signal_bench.jobs import SLOW, workers
@@ -38,6 +38,7 @@ SECTIONS: dict[str, Callable[[Options], Section]] = {
     "speed": speed.speed,
     "delay": speed.delay,
     "quality": index.quality,
+    "rates": rates.heart_rates,
     "pulse": pulse.pulse,
     "codec": codec.codec,
     "process": process.process,
