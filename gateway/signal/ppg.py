@@ -370,7 +370,7 @@ def ppg_process(samples: Floats, state: Floats, out: Floats) -> int:
         elif steepest > 0.0:
             state[COUNT], state[MEAN], state[RAW_COUNT] = m, mean, n + i + 1
             if 0.0 <= state[TOP + AT] < steep_at - max(state[SEPARATION], SHORT * state[INTERVAL]):
-                found, wake = ppg_candidate(state, out, found), 0.0
+                found = ppg_candidate(state, out, found)
             ppg_upstroke(state, foot_at, steep_at, steepest)
             steepest = 0.0
             if state[TOP + AT] == steep_at:
