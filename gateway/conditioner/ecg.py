@@ -125,14 +125,14 @@ class EcgRun:
         return None
 
     def _beat(self, index: float, *, late: bool) -> Iterator[Observation]:
-        if is_bad(self._grade(index, index)):
+        found = self._grade(index if self._last_beat is None else self._last_beat, index)
+        if is_bad(found):
             # Where it is and whether it is one, nobody knows: no interval begins or ends here.
             self._last_beat = None
             return
         beat_ns = self._beat_ns = self._stretch.time_ns(index)
         self._shapes.beat(self._history, self._in_history(index))
-        found = None if self._last_beat is None else self._grade(self._last_beat, index)
-        if self._last_beat is not None and not is_bad(found):
+        if self._last_beat is not None:
             # By the device's own sample count: the hub's time line moves with the delays on the wire.
             ends = np.array([index])
             (length_ns,) = rr_intervals_ns(ends, self._stretch.rate_hz, self._last_beat).tolist()

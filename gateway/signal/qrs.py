@@ -173,7 +173,7 @@ def qrs_accept(state: Floats, i: int, late: float) -> None:
     if state[LAST] > -math.inf:
         change = min(max(at - state[LAST], RR_LEAST_S * rate), RR_MOST_S * rate) - state[RR]
         gain = RR_GAIN * state[TRUST]
-        state[CHANGE] += gain * (min(1.0, abs(change) / state[RR]) - state[CHANGE])
+        state[CHANGE] += gain * (abs(change) / state[RR] - state[CHANGE])
         state[RR] += gain * change
     for level, value in ((SIGNAL_LOW, low), (SIGNAL_HIGH, high)):
         state[level] *= math.exp(SIGNAL_GAIN * state[TRUST] * math.log(value / state[level]))

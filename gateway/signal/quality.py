@@ -264,7 +264,7 @@ def quality_second(state: Floats, at: int, length: float, out: Floats, row: int,
     known = min(done + 1, SECONDS)
     level = quality_level(state, at, known)
     beat = state[at + BEAT_0 + k]
-    silent = beat < SILENT_SHARE * level and share <= SATURATED_SHARE and level > floor
+    silent = beat < SILENT_SHARE * level and share <= SATURATED_SHARE
     state[at + SILENCE] = state[at + SILENCE] + 1.0 if silent else 0.0
     most = UNSURE if state[at + SILENCE] > 1.0 else 1.0
     out[row, lead, AT] = state[BIN_END]

@@ -273,6 +273,18 @@ def test_a_rate_that_a_missed_beat_would_move_needs_beats_that_are_alike() -> No
     }
 
 
+def test_a_beat_of_search_back_makes_a_rate_uncertain_that_it_would_move() -> None:
+    rng = np.random.default_rng(8)
+    beats = np.cumsum(np.resize([0.6, 0.95, 0.7, 1.1, 0.8], 70))
+    x = ecg(beats, 60, RATE_HZ) - 0.8 * ecg(beats[42:43], 60, RATE_HZ)
+    found = rates(run(blocks(x + rng.normal(0, 5, x.size))))
+    settled = [r for r in found if second(r) > 20]
+    doubted = [second(r) for r in settled if r.quality.reason == "beats_uncertain"]
+    assert len(doubted) > 5
+    assert beats[41] < min(doubted) < max(doubted) < beats[42] + 9
+    assert {r.quality.reason for r in settled} == {None, "beats_uncertain"}
+
+
 def test_beats_of_a_run_too_short_to_be_judged_are_questionable() -> None:
     x = heart(30)
     found = of(Code.ECG_TIME_PD_RR_GL, run([*blocks(x[: 2 * RATE_HZ + 100]), STOP]))

@@ -199,7 +199,7 @@ def judge(
         window = every[max(0, k + 1 - quality.SECONDS) : k + 1]
         loudest = sorted((part.beat for part in window), reverse=True)
         level = loudest[math.ceil(3 * len(window) / 10) - 1]
-        quiet = second.share <= quality.SATURATED_SHARE and level > floor
+        quiet = second.share <= quality.SATURATED_SHARE
         silence = silence + 1 if quiet and second.beat < quality.SILENT_SHARE * level else 0
         values = (0.0, 0.0)
         if len(window) < quality.LEAST_SECONDS:

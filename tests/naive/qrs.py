@@ -227,7 +227,7 @@ class Decisions:
             shortest, longest = qrs.RR_LEAST_S * self.rate_hz, qrs.RR_MOST_S * self.rate_hz
             rr = float(np.clip(candidate.at - self.last, shortest, longest))
             gain = qrs.RR_GAIN * levels.trust
-            self.change += gain * (min(1.0, abs(rr / self.rr - 1)) - self.change)
+            self.change += gain * (abs(rr / self.rr - 1) - self.change)
             self.rr += gain * (rr - self.rr)
         levels.learn_signal(candidate.low, candidate.high)
         self.last = candidate.at
