@@ -38,7 +38,7 @@ from gateway.journal.keys import HubKey
 from gateway.journal.reader import JournalReader
 from gateway.journal.readers import ClinicKey
 from gateway.uplink.packed import READ_BYTES, packed_slices
-from gateway.uplink.sealed import sealed_slice
+from gateway.uplink.sealed import sealed_slices
 from gateway.uplink.signature import signed
 from gateway.uplink.slices import MAX_PAYLOAD_BYTES, Slice, slices
 from gateway.waveform import WaveformCodec
@@ -170,11 +170,11 @@ class Hub:
     def payload_bytes(self, second: Second, interval_s: int) -> list[int]:
         """The messages of so many seconds as the hub sends them, mostly one, with their signatures.
 
-        It is one commit; of waveforms as `cbor` a commit each second, since a message there takes many.
+        A commit is a second, as on a hub; a message of `json` holds one commit, so there all of it is one.
         """
-        commits = [range(interval_s)]
-        if self._stream is Stream.WAVEFORM and self._form.payload == "cbor":
-            commits = [range(at, at + 1) for at in range(interval_s)]
+        commits = [range(at, at + 1) for at in range(interval_s)]
+        if self._form.payload == "json":
+            commits = [range(interval_s)]
         after = self._journal.high_water(self._stream)
         for seconds in commits:
             for at in seconds:
@@ -189,17 +189,16 @@ class Hub:
         return [len(signed("t", piece.payload, self._key.sign)) for piece in pieces]
 
     def _pieces(self, after: int, high_water: int) -> Iterator[Slice]:
-        if self._form.payload == "cbor":
+        span = after + 1, high_water
+        if self._form.payload != "json":
             found = self._reader.read_packed(self._stream, after, high_water, READ_BYTES)
-            batches = [batch for batch in found if isinstance(batch, PackedBatch)]
-            span = after + 1, high_water
-            yield from packed_slices(batches, span, high_water, MAX_PAYLOAD_BYTES)
+            packed = [batch for batch in found if isinstance(batch, PackedBatch)]
+            sealed = [batch for batch in found if isinstance(batch, SealedBatch)]
+            yield from packed_slices(packed, span, high_water, MAX_PAYLOAD_BYTES)
+            yield from sealed_slices(sealed, span, MAX_PAYLOAD_BYTES)
             return
         while (batch := self._reader.read(self._stream, after)) is not None:
-            if isinstance(batch, SealedBatch):
-                yield sealed_slice(batch, after)
-            else:
-                yield from slices(batch, after, high_water, MAX_PAYLOAD_BYTES)
+            yield from slices(batch, after, high_water, MAX_PAYLOAD_BYTES)
             after = batch.last_sequence
 
     def close(self) -> None:

@@ -128,8 +128,8 @@ LINK_KEYS = (
     Key(
         "gather_s",
         integer(0, 30, "seconds"),
-        'how long new vitals, waveform and audit gather to leave together, which spares bytes with payload = "cbor";'
-        " an alarm goes at once, and takes along what has gathered",
+        'how long new vitals, waveform and audit gather to leave together, which spares bytes with payload = "cbor"'
+        " and where the journal is sealed; an alarm goes at once, and takes along what has gathered",
         0,
     ),
     Key("heartbeat_s", integer(10, 600, "seconds"), "the time between two heartbeats", 10),

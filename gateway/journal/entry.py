@@ -125,6 +125,11 @@ class SealedBatch(ClosedBatch):
     header: bytes
     frame: bytes
 
+    @property
+    def size_bytes(self) -> int:
+        """Of the frame."""
+        return len(self.frame)
+
 
 @dataclass(frozen=True, slots=True)
 class PackedBatch(ClosedBatch):
@@ -135,3 +140,8 @@ class PackedBatch(ClosedBatch):
     """
 
     records: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the records."""
+        return len(self.records)

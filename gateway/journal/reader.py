@@ -14,7 +14,7 @@ from gateway.clock import ClockReading
 from gateway.journal import published
 from gateway.journal.access import Access
 from gateway.journal.cursor import Cursor, Span
-from gateway.journal.entry import Batch, PackedBatch, Stream
+from gateway.journal.entry import Batch, PackedBatch, SealedBatch, Stream
 from gateway.journal.errors import JournalError
 from gateway.journal.files import Place, Places, file_header, places_in
 from gateway.journal.keys import HubKey
@@ -289,20 +289,22 @@ class JournalReader:
     def read_packed(
         self, stream: Stream, after: int, until: int, most_bytes: int
     ) -> tuple[Batch, ...]:
-        """As `read`, but many batches that follow each other without a hole, with their records undecoded.
+        """As `read`, but many batches of one kind that follow each other without a hole, with their records undecoded.
 
         Returns:
-            The first whatever it is, and as many behind it as begin up to `until` and keep the records within
-            `most_bytes`: PackedBatch, or one SealedBatch alone where this hub cannot open it. Nothing when there is
-            none yet.
+            The first whatever it is, and as many behind it as begin up to `until` and keep the records, or the frames,
+            within `most_bytes`: PackedBatch, or SealedBatch where this hub cannot open them. Nothing when there is none
+            yet.
         """
         batches: list[Batch] = []
         size_bytes = 0
-        while after < until and (batch := self._read(stream, after, packed=True)) is not None:
-            if not isinstance(batch, PackedBatch):
-                return tuple(batches or (batch,))
-            size_bytes += len(batch.records)
-            if batches and (size_bytes > most_bytes or batch.first_sequence != after + 1):
+        while after < until:
+            batch = self._read(stream, after, packed=True)
+            if not isinstance(batch, PackedBatch | SealedBatch):
+                break
+            size_bytes += batch.size_bytes
+            goes_on = batch.first_sequence == after + 1 and size_bytes <= most_bytes
+            if batches and not (goes_on and type(batch) is type(batches[0])):
                 break
             batches.append(batch)
             after = batch.last_sequence

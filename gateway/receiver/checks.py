@@ -47,7 +47,10 @@ DOUBTS = {
         Rejection.UNKNOWN_HUB,
         "hub: got {hub!r}, expected one with a verify key; configure it",
     ),
-    Doubt.NO_SIGNATURE: (Rejection.NO_SIGNATURE, "signature: got none, expected one of Ed25519"),
+    Doubt.NO_SIGNATURE: (
+        Rejection.NO_SIGNATURE,
+        "signature: got none known here, expected one of Ed25519; if the hub is newer, update this",
+    ),
     Doubt.BAD_SIGNATURE: (
         Rejection.BAD_SIGNATURE,
         "signature: got one that does not fit, expected that of hub {hub} over this topic",
@@ -169,17 +172,15 @@ class Checker:
 
     def _parts(self, hub: str, payload: bytes) -> tuple[Part, ...]:
         if is_packed(payload):
-            found = unpacked(payload, self._codec)
-            return tuple(
-                Unreadable(part.batch, str(part)) if isinstance(part, UndecodableError) else part
-                for part in found
-            )
-        if not is_sealed(payload):
-            return (decode(payload),)
-        try:
-            return (self._unsealer.open(payload, self._keys.of(hub)),)
-        except DamagedError as error:
-            return (Unreadable(error.batch, str(error)),)
+            return tuple(_part(part) for part in unpacked(payload, self._codec))
+        if is_sealed(payload):
+            opened = self._unsealer.open(payload, self._keys.of(hub))
+            return tuple(_part(part) for part in opened)
+        return (decode(payload),)
+
+
+def _part(part: Message | UndecodableError | DamagedError) -> Part:
+    return part if isinstance(part, Message) else Unreadable(part.batch, str(part))
 
 
 def span_of(batch: Batch) -> Span:

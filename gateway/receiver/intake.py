@@ -187,17 +187,21 @@ class Intake:
             case HubStatus() as status:
                 self._status(work, status)
             case parts:
+                told: set[str] = set()
                 for part in parts:
                     if isinstance(part, Message):
                         self._batch(work, item, part)
-                    else:
-                        self._unreadable(work, item, part)
+                        continue
+                    # Its bytes once for a reason, however many of its parts they hold.
+                    if part.text not in told:
+                        self._reject(work, item.message, Rejection.UNREADABLE, part.text)
+                    told.add(part.text)
+                    self._unreadable(work, item, part)
 
     def _unreadable(self, work: _Work, item: Checked, unreadable: Unreadable) -> None:
         taken = self._taken(work, item.keys[0], unreadable)
         # The hub has nothing better: named once, so that it need not be sent for ever.
         lost = [Gap(item.keys[0], span, Cause.UNREADABLE) for span in taken.new]
-        self._reject(work, item.message, Rejection.UNREADABLE, unreadable.text)
         work.lines.extend(self._gaps([*lost, *taken.gaps]))
 
     def _batch(self, work: _Work, item: Checked, message: Message) -> None:

@@ -16,7 +16,7 @@ from gateway.uplink.outbound import Outbound
 from gateway.uplink.packed import READ_BYTES, packed_slices
 from gateway.uplink.receipt import Held
 from gateway.uplink.release import Release
-from gateway.uplink.sealed import sealed_slice
+from gateway.uplink.sealed import sealed_slices
 from gateway.uplink.slices import MAX_PAYLOAD_BYTES, Slice, slices
 from gateway.uplink.source import Source, Span
 from gateway.uplink.spans import Spans
@@ -216,6 +216,11 @@ class Lane:
         else:
             batch = self._source.read(self.stream, first - 1)
             batches = () if batch is None else (batch,)
+            if isinstance(batch, SealedBatch):
+                end = batch.last_sequence
+                behind = self._source.read_packed(self.stream, end, last, READ_BYTES)
+                if behind and behind[0].first_sequence == end + 1:
+                    batches += behind
         if not batches or batches[0].first_sequence > first:
             return batches[0].first_sequence if batches else None, []
         return first, _messages(batches, front, high_water, limit_bytes)
@@ -257,11 +262,10 @@ def _messages(
 ) -> list[Slice]:
     """What the hub can read goes out for everybody to read, or packed as the journal wrote it; what it cannot, as it is."""
     first, last = front
+    sealed = [batch for batch in batches if isinstance(batch, SealedBatch)]
+    if sealed:
+        return [*sealed_slices(sealed, front, limit_bytes)]
     batch = batches[0]
-    if isinstance(batch, SealedBatch):
-        whole = sealed_slice(batch, first - 1)
-        # A frame cannot be cut. What of it is not pending comes again, and is dropped there.
-        return [replace(whole, count=min(whole.last, last) - first + 1)]
     packed = [batch for batch in batches if isinstance(batch, PackedBatch)]
     if packed:
         return [*packed_slices(packed, front, high_water, limit_bytes)]

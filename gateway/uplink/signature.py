@@ -17,7 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from gateway.uplink.wire import Incoming
 
 SEALED = b"WLSEALD2"
-"""How a sealed message begins."""
+"""How a sealed message of one frame begins."""
+SEALED_RUN = b"WLSEALS1"
+"""How one of several frames begins."""
 PACKED = b"WLBATCH1"
 """How a packed message, payload `cbor`, begins."""
 SIGNATURE_BYTES = 64
@@ -55,6 +57,7 @@ FORMS = (
     Form(b"{", b"}", b',"signature":"', b'"}', is_text=True),
     Form(PACKED, b"", b"", b"", is_text=False),
     Form(SEALED, b"", b"", b"", is_text=False),
+    Form(SEALED_RUN, b"", b"", b"", is_text=False),
 )
 
 
@@ -66,7 +69,7 @@ def signed(topic: str, payload: bytes, sign: Callable[[bytes], bytes]) -> bytes:
             shown = base64.b64encode(signature) if form.is_text else signature
             return payload[: len(payload) - len(form.close)] + form.before + shown + form.after
     raise ValueError(
-        f"payload: got {payload[:8]!r}..., expected JSON, packed batches or a sealed frame"
+        f"payload: got {payload[:8]!r}..., expected JSON, packed batches or sealed frames"
     )
 
 

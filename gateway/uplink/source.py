@@ -40,7 +40,7 @@ class Source(Protocol):
     def read_packed(
         self, stream: Stream, after: int, until: int, most_bytes: int
     ) -> tuple[Batch, ...]:
-        """As `read`, but many that follow each other without a hole, up to `until`, with their records undecoded."""
+        """As `read`, but many of one kind without a hole between them, up to `until`, with their records undecoded."""
         ...
 
     def day_begin(self, stream: Stream, sequence: int) -> int:

@@ -44,11 +44,10 @@ from gateway.uplink.fields import dumps
 from gateway.uplink.notice import Mark, Notices
 from gateway.uplink.payload import decode
 from gateway.uplink.retimed import Retimed
-from gateway.uplink.sealed import sealed_slice
 from gateway.uplink.slices import MAX_PAYLOAD_BYTES, Slice, slices
 from gateway.waveform import WaveformCodec
 from tests.gateway.journal.simulated_disk import SimulatedDisk
-from tests.gateway.uplink.bench import OneProcess, said
+from tests.gateway.uplink.bench import OneProcess, said, sealed_slice
 
 S = 1_000_000_000
 DAY = 86_400 * S

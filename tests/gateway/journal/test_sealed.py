@@ -16,7 +16,7 @@ from gateway.journal.offline import header_offsets, headers, segment_files
 from gateway.journal.readers import ClinicKey, Reader
 from gateway.journal.scan import scan
 from gateway.journal.segment import BLOCK_BYTES, open_cipher, parse_header
-from gateway.uplink.sealed import Unsealer, sealed_slice
+from gateway.uplink.sealed import Unsealer
 from tests.gateway.journal.builders import (
     DIRECTORY,
     KEY,
@@ -31,6 +31,7 @@ from tests.gateway.journal.builders import (
 )
 from tests.gateway.journal.histories import History
 from tests.gateway.journal.simulated_disk import SimulatedDisk
+from tests.gateway.uplink.bench import open_one, sealed_slice
 
 CLINIC = ClinicKey.generate()
 SEALED = (CLINIC.reader,)
@@ -72,7 +73,7 @@ class AtTheClinic:
     def read(self, stream: Stream, after: int) -> Batch | None:
         batch = self._journal.read(stream, after)
         if isinstance(batch, SealedBatch):
-            return self._unsealer.open(sealed_slice(batch, after).payload, VERIFY).batch
+            return open_one(self._unsealer, sealed_slice(batch, after).payload, VERIFY).batch
         return batch
 
 

@@ -25,7 +25,6 @@ from gateway.receiver.lines import LinesStore
 from gateway.receiver.sql import SqlStore
 from gateway.receiver.store import Store
 from gateway.uplink.fields import dumps
-from gateway.uplink.sealed import sealed_slice
 from gateway.uplink.slices import MAX_PAYLOAD_BYTES, slices
 from gateway.uplink.wire import Incoming
 from tests.gateway.journal.builders import DIRECTORY, KEY, MAKERS, forge_frame, read_all
@@ -35,7 +34,7 @@ from tests.gateway.journal.test_sealed import CLINIC, SEALED, open_for
 from tests.gateway.receiver.conftest import NUMBERS
 from tests.gateway.receiver.databases import fresh, query, some_dialect
 from tests.gateway.schemas import DOCS, LINES, faults
-from tests.gateway.uplink.bench import KeptStore, lines_store, read_lines, said
+from tests.gateway.uplink.bench import KeptStore, lines_store, read_lines, said, sealed_slice
 
 TOPIC = "wardlink/1/ward/hub-1/"
 BOTH = (KEY.reader, *SEALED)

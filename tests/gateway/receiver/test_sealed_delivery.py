@@ -25,7 +25,6 @@ from gateway.receiver.receive import Receiver
 from gateway.uplink.hub_wires import hub_wires
 from gateway.uplink.notice import Mark, Notices
 from gateway.uplink.receipts import Receipts
-from gateway.uplink.sealed import sealed_slice
 from gateway.uplink.signature import SIGNATURE_BYTES, VerifyKeys
 from gateway.uplink.uplink import Uplink
 from gateway.uplink.wire import Incoming
@@ -39,6 +38,7 @@ from tests.gateway.uplink.bench import (
     read_lines,
     running,
     said,
+    sealed_slice,
     subscribed,
     until,
 )

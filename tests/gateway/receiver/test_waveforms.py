@@ -47,7 +47,6 @@ from gateway.uplink.hub_wires import hub_wires
 from gateway.uplink.packed import BATCHES_MOST, UndecodableError, packed_slices, unpacked
 from gateway.uplink.payload import entry_fields
 from gateway.uplink.retimed import Retimed
-from gateway.uplink.sealed import sealed_slice
 from gateway.uplink.signature import PACKED
 from gateway.uplink.uplink import Uplink
 from gateway.uplink.wire import Incoming
@@ -60,6 +59,7 @@ from tests.gateway.uplink.bench import (
     lines_store,
     running,
     said,
+    sealed_slice,
     subscribed,
     until,
 )

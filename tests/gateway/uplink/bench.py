@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from drivers.assigned import Code, Unit
@@ -37,7 +37,10 @@ from gateway.receiver.receive import Receiver
 from gateway.receiver.store import Line, SoleStore
 from gateway.uplink.hub_wires import hub_wires
 from gateway.uplink.patience import Timing
+from gateway.uplink.payload import Message
+from gateway.uplink.sealed import DamagedError, Unsealer, sealed_slices
 from gateway.uplink.signature import signed
+from gateway.uplink.slices import Slice
 from gateway.uplink.uplink import Uplink
 from gateway.uplink.wire import Incoming
 
@@ -73,12 +76,17 @@ class OneProcess:
         return ()
 
     def read_packed(
-        self, stream: Stream, after: int, _until: int, _most_bytes: int
+        self, stream: Stream, after: int, until: int, _most_bytes: int
     ) -> tuple[Batch, ...]:
-        batch = self._journal.read(stream, after)
-        if batch is None or isinstance(batch, SealedBatch):
-            return () if batch is None else (batch,)
-        return (packed(batch),)
+        sealed: list[Batch] = []
+        while after < until and (batch := self._journal.read(stream, after)) is not None:
+            if not isinstance(batch, SealedBatch):
+                return tuple(sealed or (packed(batch),))
+            if sealed and batch.first_sequence != after + 1:
+                break
+            sealed.append(batch)
+            after = batch.last_sequence
+        return tuple(sealed)
 
     def day_begin(self, _stream: Stream, sequence: int) -> int:
         return sequence
@@ -97,6 +105,20 @@ def packed(batch: Batch) -> PackedBatch:
         records=join([encode_entry(e.device, e.subject, e.record) for e in batch.entries]),
         stamped=batch.stamped,
     )
+
+
+def sealed_slice(batch: SealedBatch, after: int) -> Slice:
+    """A frame as a message of its own."""
+    (piece,) = sealed_slices([batch], (after + 1, batch.last_sequence), 0)
+    return piece
+
+
+def open_one(unsealer: Unsealer, payload: bytes, hub_key: Ed25519PublicKey) -> Message:
+    """What a message of one frame holds. Raises what stands in its place."""
+    (part,) = unsealer.open(payload, hub_key)
+    if isinstance(part, DamagedError):
+        raise part
+    return part
 
 
 class MemoryJournal:

@@ -22,14 +22,14 @@ from gateway.journal.segment import (
     unwrap_cipher,
 )
 from gateway.uplink.fields import PayloadError
-from gateway.uplink.sealed import DamagedError, NoKeyError, Unsealer, is_sealed, sealed_slice
+from gateway.uplink.sealed import DamagedError, NoKeyError, Unsealer, is_sealed
 from gateway.uplink.signature import SEALED as SEALED_FIRST
 from gateway.uplink.signature import Doubt, VerifyKeys
 from gateway.uplink.slices import MAX_PAYLOAD_BYTES
 from tests.gateway.journal.builders import KEY, MAKERS, SEGMENT, forge_frame, records, vital, wave
 from tests.gateway.journal.simulated_disk import SimulatedDisk
 from tests.gateway.journal.test_sealed import CLINIC, SEALED, VERIFY, fill, open_for
-from tests.gateway.uplink.bench import said
+from tests.gateway.uplink.bench import open_one, said, sealed_slice
 
 REFUSED = (PayloadError, NoKeyError, DamagedError)
 HEAD = struct.Struct("<8sH")
@@ -67,7 +67,7 @@ def test_a_message_is_the_batch_again() -> None:
             piece = sealed_slice(batch, 0)
             assert (piece.first, piece.count) == (number, 1)
             assert is_sealed(piece.payload)
-            opened = Unsealer(CLINIC).open(piece.payload, VERIFY).batch
+            opened = open_one(Unsealer(CLINIC), piece.payload, VERIFY).batch
             assert records(list(opened.entries)) == {number: MAKERS[stream](number)}
             assert (opened.hub, opened.stream, opened.epoch) == ("hub-1", stream, batch.epoch)
             assert (opened.clock, opened.boot_id) == (batch.clock, "boot-1")
@@ -82,7 +82,7 @@ def test_a_part_that_was_delivered_before_comes_again() -> None:
     assert isinstance(batch, SealedBatch)
     piece = sealed_slice(batch, 2)
     assert (piece.first, piece.last) == (3, 5)
-    assert len(Unsealer(CLINIC).open(piece.payload, VERIFY).batch.entries) == 5
+    assert len(open_one(Unsealer(CLINIC), piece.payload, VERIFY).batch.entries) == 5
 
 
 def test_the_largest_frame_fits_into_a_message() -> None:
@@ -117,7 +117,7 @@ def test_every_bit_is_found_even_when_the_hub_signs_the_change(*, mend: bool) ->
     """The disk was changed before the hub sent it, and its checksums may be made right."""
     payload = sealed_slice(next(sealed_batches()), 0).payload
     unsealer = Unsealer(CLINIC)
-    unsealer.open(payload, VERIFY)
+    open_one(unsealer, payload, VERIFY)
     header_end = HEAD.size + HEAD.unpack_from(payload)[1]
     # Up to the frame there is no checksum to be made right.
     for bit in range(0 if mend else header_end * 8, len(payload) * 8):
@@ -127,21 +127,21 @@ def test_every_bit_is_found_even_when_the_hub_signs_the_change(*, mend: bool) ->
         if sent == payload:
             continue  # the flip was in a checksum, which was made right again
         with pytest.raises(REFUSED):
-            unsealer.open(sent, VERIFY)
+            open_one(unsealer, sent, VERIFY)
 
 
 def test_a_message_cut_or_lengthened_anywhere_is_refused() -> None:
     payload = sealed_slice(next(sealed_batches()), 0).payload
     for end in range(0, len(payload), 7):
         with pytest.raises(REFUSED):
-            Unsealer(CLINIC).open(payload[:end], VERIFY)
+            open_one(Unsealer(CLINIC), payload[:end], VERIFY)
     batch = next(sealed_batches())
     for longer in (
         message(batch.header + b"\0", batch.frame),
         message(batch.header, batch.frame + b"\0"),
     ):
         with pytest.raises(PayloadError):
-            Unsealer(CLINIC).open(longer, VERIFY)
+            open_one(Unsealer(CLINIC), longer, VERIFY)
 
 
 def test_a_frame_under_the_header_of_another_stream_or_journal_does_not_open() -> None:
@@ -155,7 +155,7 @@ def test_a_frame_under_the_header_of_another_stream_or_journal_does_not_open() -
         for header, frame in ((mine.header, other.frame), (other.header, mine.frame)):
             if header != (mine.header if frame is mine.frame else other.header):
                 with pytest.raises(REFUSED):
-                    Unsealer(CLINIC).open(forged(message(header, frame)), VERIFY)
+                    open_one(Unsealer(CLINIC), forged(message(header, frame)), VERIFY)
 
 
 def test_a_frame_relabelled_as_the_one_after_it_does_not_open() -> None:
@@ -163,7 +163,7 @@ def test_a_frame_relabelled_as_the_one_after_it_does_not_open() -> None:
     assert first.header == second.header
     swapped = first.frame[:FRAME_HEADER_BYTES] + second.frame[FRAME_HEADER_BYTES:]
     with pytest.raises(DamagedError, match="authentication"):
-        Unsealer(CLINIC).open(forged(message(first.header, swapped)), VERIFY)
+        open_one(Unsealer(CLINIC), forged(message(first.header, swapped)), VERIFY)
 
 
 def test_what_somebody_else_sealed_under_the_hubs_name_is_refused() -> None:
@@ -190,27 +190,27 @@ def test_what_somebody_else_sealed_under_the_hubs_name_is_refused() -> None:
         ((*unsigned, signature, signature), NoKeyError),
     ]:
         with pytest.raises(reason):
-            Unsealer(CLINIC).open(message(header_body(header, signed), frame), VERIFY)
+            open_one(Unsealer(CLINIC), message(header_body(header, signed), frame), VERIFY)
     theirs = Ed25519PublicKey.from_public_bytes(forger.verify_key)
     body = header_body(header, recipients(cipher, forger, SEALED))
-    Unsealer(CLINIC).open(message(body, frame), theirs)
+    open_one(Unsealer(CLINIC), message(body, frame), theirs)
 
 
 def test_who_has_no_key_or_another_one_is_told_so() -> None:
     payload = sealed_slice(next(sealed_batches()), 0).payload
     with pytest.raises(NoKeyError, match="clinic_key_file"):
-        Unsealer(None).open(payload, VERIFY)
+        open_one(Unsealer(None), payload, VERIFY)
     with pytest.raises(NoKeyError, match="not sealed for"):
-        Unsealer(ClinicKey.generate()).open(payload, VERIFY)
+        open_one(Unsealer(ClinicKey.generate()), payload, VERIFY)
 
 
 def test_the_keys_at_hand_are_bounded() -> None:
     unsealer = Unsealer(CLINIC)
     payloads = [sealed_slice(next(sealed_batches(count=1)), 0).payload for _ in range(70)]
     for payload in payloads:
-        unsealer.open(payload, VERIFY)
+        open_one(unsealer, payload, VERIFY)
     assert len(unsealer._ciphers) == 64
-    unsealer.open(payloads[0], VERIFY)
+    open_one(unsealer, payloads[0], VERIFY)
 
 
 @pytest.mark.parametrize(
@@ -218,4 +218,4 @@ def test_the_keys_at_hand_are_bounded() -> None:
 )
 def test_junk_is_malformed(junk: bytes) -> None:
     with pytest.raises(PayloadError):
-        Unsealer(CLINIC).open(junk, VERIFY)
+        open_one(Unsealer(CLINIC), junk, VERIFY)

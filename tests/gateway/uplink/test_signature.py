@@ -9,7 +9,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.uplink.signature import FORMS, PACKED, SEALED, TAIL_BYTES, Doubt, VerifyKeys, signed
+from gateway.uplink.signature import (
+    FORMS,
+    PACKED,
+    SEALED,
+    SEALED_RUN,
+    TAIL_BYTES,
+    Doubt,
+    VerifyKeys,
+    signed,
+)
 from gateway.uplink.wire import Incoming
 from tests.gateway.uplink.bench import KEY, PUBLIC, said
 
@@ -18,6 +27,7 @@ PAYLOADS = {
     "json": b'{"a":1}',
     "packed": PACKED + b"\x03\x04",
     "sealed": SEALED + b"\x01\x02",
+    "sealed, several frames": SEALED_RUN + b"\x01\x02",
 }
 OF_EACH_FORM = pytest.mark.parametrize("payload", PAYLOADS.values(), ids=list(PAYLOADS))
 KEYS = VerifyKeys({"hub-1": PUBLIC})
@@ -28,7 +38,7 @@ def test_what_the_sender_signed_is_not_doubted(payload: bytes) -> None:
     message = said(TOPIC, payload)
     assert KEYS.opened("hub-1", message) == payload
     assert 0 < len(message.payload) - len(payload) <= TAIL_BYTES
-    assert [form.length for form in FORMS] == [104, 64, 64]  # as docs/messages.md says
+    assert [form.length for form in FORMS] == [104, 64, 64, 64]  # as docs/messages.md says
 
 
 def test_a_reader_that_knows_nothing_of_it_sees_one_member_more() -> None:
@@ -92,9 +102,11 @@ def test_no_other_bytes_are_believed_or_raise(first: bytes, rest: bytes, topic: 
     assert isinstance(KEYS.opened("hub-1", message), Doubt)
 
 
-@pytest.mark.parametrize("payload", [b"", b"1", b"[]", b"{", b"\xbf", PACKED[:-1], SEALED[:-1]])
+@pytest.mark.parametrize(
+    "payload", [b"", b"1", b"[]", b"{", b"\xbf", PACKED[:-1], SEALED[:-1], SEALED_RUN[:-1]]
+)
 def test_what_has_no_known_form_cannot_be_signed(payload: bytes) -> None:
-    with pytest.raises(ValueError, match="expected JSON, packed batches or a sealed frame"):
+    with pytest.raises(ValueError, match="expected JSON, packed batches or sealed frames"):
         signed(TOPIC, payload, KEY.sign)
 
 
