@@ -75,10 +75,10 @@ def test_without_the_driver_the_extra_is_named(
 ) -> None:
     real = builtins.__import__
 
-    def without(name: str, *arguments: Any) -> Any:
+    def without(name: str, *arguments: Any, **named: Any) -> Any:
         if name.startswith("psycopg"):
             raise ImportError("No module named 'psycopg'")
-        return real(name, *arguments)
+        return real(name, *arguments, **named)
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ConfigError, match=r"install wardlink\[postgresql\]"):
