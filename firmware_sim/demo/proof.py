@@ -19,8 +19,9 @@ from firmware_sim.ledger import Ledger
 NS_PER_S = 1_000_000_000
 BEAT_WINDOW_S = 0.150
 """A detected beat is the annotated one within 150 ms of it (ANSI/AAMI EC57)."""
-DECIDED_S = 0.5
-"""The hub decides on a beat up to 0.4 s after it. Where it was killed sooner, the beat lies in the gap it then names."""
+DECIDED_S = 1.5
+"""The hub decides on a beat up to 0.4 s after it, and tells it at the end of the next second, when that is judged. Where it
+was killed sooner, nobody was told of the beat."""
 SEARCH_SAMPLES = 256
 """How far from where its time puts it a block is looked for."""
 GAP_SLACK_NS = NS_PER_S // 4
