@@ -87,9 +87,6 @@ def test_a_policy_that_changes_by_itself_needs_nobody_to_wake_the_uplink() -> No
     drive(bench, story)
 
 
-PATIENT = Timing(heartbeat=60, cursor=0.05, answer=60)
-
-
 class Thrifty(Unmetered):
     """Lets what is live gather for so long."""
 
@@ -117,7 +114,7 @@ async def gathered(bench: Bench) -> None:
 
 
 def test_what_is_live_gathers_and_leaves_with_an_alarm() -> None:
-    bench = Bench(timing=PATIENT, policy=Thrifty())
+    bench = Bench(policy=Thrifty())
 
     async def story() -> None:
         await gathered(bench)
@@ -133,7 +130,7 @@ def test_what_is_live_gathers_and_leaves_with_an_alarm() -> None:
 
 
 def test_what_has_gathered_leaves_when_its_time_has_come_and_all_streams_of_it() -> None:
-    bench = Bench(timing=PATIENT, policy=Thrifty(S // 2))
+    bench = Bench(policy=Thrifty(S // 2))
 
     async def story() -> None:
         await gathered(bench)
@@ -147,7 +144,7 @@ def test_what_has_gathered_leaves_when_its_time_has_come_and_all_streams_of_it()
 
 @pytest.mark.parametrize("how", ["drain", "reconnect"])
 def test_nothing_gathers_when_the_end_is_near_or_a_connection_is_new(how: str) -> None:
-    bench = Bench(timing=PATIENT, policy=Thrifty())
+    bench = Bench(policy=Thrifty())
 
     async def story() -> None:
         await gathered(bench)
@@ -171,7 +168,7 @@ def test_what_waits_and_what_was_asked_for_do_not_gather() -> None:
     journal.wall_ns = time.time_ns()
     journal.commit(Stream.VITALS, 1)
     journal.commit(Stream.VITALS, 1)
-    bench = Bench(timing=PATIENT, policy=Thrifty(), journal=journal)
+    bench = Bench(policy=Thrifty(), journal=journal)
 
     async def story() -> None:
         await bench.wait_published(4)
