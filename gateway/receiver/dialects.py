@@ -62,7 +62,7 @@ def sqlite(path: Path) -> Dialect:
         try:
             with _alone_in(path.parent):
                 connection.execute("PRAGMA journal_mode = WAL")
-        except BaseException:
+        except (sqlite3.Error, OSError):
             connection.close()
             raise
         return connection

@@ -17,8 +17,6 @@ PROBE_AGAIN_NS = 2 * NS_PER_S
 PROBE_MOST_NS = 600 * NS_PER_S
 REORDER_NS = 2 * NS_PER_S
 """Receivers that share the work are not further apart: each commits what it took within the second of its receipts."""
-
-
 ASK_AGAIN_NS = NS_PER_S
 """What left so lately is asked about already."""
 DOUBT_NS = 6 * NS_PER_S

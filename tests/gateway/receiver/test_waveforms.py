@@ -43,12 +43,10 @@ from gateway.receiver.receive import Receiver
 from gateway.receiver.sql import SqlStore
 from gateway.receiver.store import Store
 from gateway.uplink.fields import PayloadError, dumps
-from gateway.uplink.hub_wires import hub_wires
 from gateway.uplink.packed import BATCHES_MOST, UndecodableError, packed_slices, unpacked
 from gateway.uplink.payload import entry_fields
 from gateway.uplink.retimed import Retimed
 from gateway.uplink.signature import PACKED
-from gateway.uplink.uplink import Uplink
 from gateway.uplink.wire import Incoming
 from gateway.waveform import WaveformCodec
 from tests.gateway.journal.builders import SEGMENT, ecg
@@ -57,6 +55,7 @@ from tests.gateway.uplink.bench import (
     HUB,
     KeptStore,
     lines_store,
+    make_uplink,
     running,
     said,
     sealed_slice,
@@ -131,17 +130,8 @@ async def delivered(
     """The half with the network on a journal of the other half's, until all of it is with the receiver."""
     reader = JournalReader(folder, hub=HUB.id, hub_key=KEY)
     await reader.begin()
-    uplink = Uplink(
-        Retimed(reader, SystemClock()),
-        hub_wires(broker, "hub", KEY.sign),
-        SystemClock(),
-        HUB,
-        version="test",
-        window_bytes=65_536,
-        rng=random.Random(1),
-        timing=BRISK,
-        delivery=Delivery(payload=payload),
-    )
+    retimed = Retimed(reader, SystemClock())
+    uplink = make_uplink(retimed, broker, BRISK, Delivery(payload=payload), sign=KEY.sign)
     receiver = Receiver(
         broker,
         HUB.tenant,

@@ -41,6 +41,7 @@ from gateway.uplink.payload import Message
 from gateway.uplink.sealed import DamagedError, Unsealer, sealed_slices
 from gateway.uplink.signature import signed
 from gateway.uplink.slices import Slice
+from gateway.uplink.source import Source
 from gateway.uplink.uplink import Uplink
 from gateway.uplink.wire import Incoming
 
@@ -333,15 +334,16 @@ def mosquitto(folder: Path, listener: str = "allow_anonymous true\n") -> Iterato
 
 
 def make_uplink(
-    journal: MemoryJournal,
+    journal: Source,
     broker: Broker,
     timing: Timing = QUICK,
     delivery: Delivery | None = None,
     echo: tuple[str, ...] = (),
+    sign: Callable[[bytes], bytes] = KEY.sign,
 ) -> Uplink:
     return Uplink(
         journal,
-        hub_wires(broker, HUB.id, KEY.sign, echo=echo),
+        hub_wires(broker, HUB.id, sign, echo=echo),
         clock(),
         HUB,
         version="test",
